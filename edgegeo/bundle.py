@@ -1,0 +1,337 @@
+"""The bundle: a self-describing directory that export writes and the runtime reads.
+
+    NAME/
+      edgegeo.json             this module's `Manifest`
+      tokenizer.json config.json preprocessor_config.json ...   the Hugging Face files beside it
+      embed_tokens.npy         token-embedding table (vocabulary, hidden), memory-mapped by the runtime
+      head_rows.npy            the LM-head rows of the yes/no tokens (rows, hidden) float32
+      queries.npy              shared latent queries (queries, hidden) float32, with SLQ only
+      golden.npz               golden inputs and outputs, re-run by `edgegeo verify`
+      onnx/*.onnx (+ .onnx_data)
+
+Export and runtime share this file and nothing else. JSON, npy and ONNX only: nothing here is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgegeo.errors import BundleError
+from edgegeo.schema import SchemaFault, parse, to_plain
+
+MANIFEST_NAME = "edgegeo.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle, by its path relative to the bundle with forward slashes."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of a frozen prompt. Exactly one of the fields is set."""
+
+    ids: tuple[int, ...] | None = None
+    """Token ids as they are."""
+    image: int | None = None
+    """A slot for the image tokens of the n-th picture."""
+    text: int | None = None
+    """A slot for the n-th text, tokenised without special tokens."""
+
+    def __post_init__(self) -> None:
+        if sum(v is not None for v in (self.ids, self.image, self.text)) != 1:
+            raise ValueError("a prompt segment sets exactly one of ids, image, text")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Image preprocessing as data; `kind` names the family's rule in edgegeo/runtime/image.py."""
+
+    kind: str
+    """"smolvlm": resize as the Hugging Face SmolVLM processor does, no tile splitting."""
+    size: int
+    """Height and width of the pixel tensor."""
+    longest_edge: int
+    """First resize: the longest edge, aspect kept (then the square `size`)."""
+    resample: int
+    """Pillow resampling filter number."""
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tokens: int
+    """Image tokens the trunk sees for one picture."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One ONNX graph."""
+
+    kind: str
+    """"vision", "trunk" or "head"."""
+    file: str
+    precision: str
+    """What its matrix weights are stored and multiplied as: fp32, fp16, int8, int4."""
+
+
+@dataclass(frozen=True)
+class TrunkSpec:
+    """Shape of the decoder's KV cache and its limits; the same for every trunk of the bundle."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    vocab: int
+    max_positions: int
+
+
+@dataclass(frozen=True)
+class EmbedRole:
+    """Text and image embedding (NGCG-MLLM with pooling "eos", SLQ with pooling "queries")."""
+
+    vision: str
+    trunk: str
+    text_prompt: tuple[Segment, ...]
+    image_prompt: tuple[Segment, ...]
+    pooling: str
+    """"eos": last non-pad position; "queries": mean over the shared latent queries appended to the prompt."""
+    dim: int
+    max_text_tokens: int
+    """Longer texts are an error, never cut in silence."""
+    queries: str | None = None
+    """File of the shared latent queries, with pooling "queries"."""
+
+
+@dataclass(frozen=True)
+class RerankRole:
+    """Yes/no pair scoring: p(yes) / (p(yes) + p(no)) at the first answer position, from a few head rows."""
+
+    vision: str
+    trunk: str
+    image_prompt: tuple[Segment, ...]
+    """Query picture in image slot 0, candidate picture in image slot 1."""
+    text_prompt: tuple[Segment, ...]
+    """Query text in text slot 0, candidate picture in image slot 0."""
+    yes_ids: tuple[int, ...]
+    no_ids: tuple[int, ...]
+    rows: str
+    """File of the head rows, yes rows first, in the order of yes_ids then no_ids."""
+    bias: tuple[float, ...] = ()
+    """Head bias of the same rows; empty for heads without one."""
+
+
+@dataclass(frozen=True)
+class GenerateRole:
+    """GPS generation: greedy decoding of the answer text (GeoLocSFT)."""
+
+    vision: str
+    trunk: str
+    head: str
+    prompt: tuple[Segment, ...]
+    stop_ids: tuple[int, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the bundle offers; an absent role is None and asking for it is a clear error."""
+
+    embed: EmbedRole | None = None
+    rerank: RerankRole | None = None
+    generate: GenerateRole | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """edgegeo.json, whole."""
+
+    schema: int
+    name: str
+    family: str
+    dialect: str
+    target: str
+    components: dict[str, Component]
+    image: ImageSpec
+    trunk: TrunkSpec
+    roles: Roles
+    tokenizer: str
+    embed_tokens: str
+    golden: str
+    accuracy: dict[str, Any]
+    """The accuracy card: metric -> value, interval, and the same before quantisation."""
+    calibration: dict[str, Any]
+    """What the activations were calibrated on: sample count, hash, seed; {} where nothing was calibrated."""
+    source: dict[str, Any]
+    """Checkpoint and adapters the bundle was made from, with their hashes."""
+    tools: dict[str, str]
+    """Versions of what made it."""
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    """Every file but the manifest itself."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its place, its manifest, its fingerprint."""
+
+    path: Path
+    manifest: Manifest
+    fingerprint: str
+    """sha256 of edgegeo.json, which holds the hash of every other file: it identifies the bundle whole."""
+
+    def file(self, relative: str) -> Path:
+        """Absolute path of a listed file; BundleError for one that the manifest does not list."""
+        if relative not in self.manifest.files:
+            raise BundleError(f"{self.path}: the bundle has no file '{relative}'; export it again")
+        return self.path / relative
+
+    def component(self, name: str) -> Path:
+        """Absolute path of the graph of the component `name`."""
+        if name not in self.manifest.components:
+            raise BundleError(f"{self.path}: the bundle has no component '{name}'; export it again")
+        return self.file(self.manifest.components[name].file)
+
+    @property
+    def embedding_id(self) -> str:
+        """Identifies the embedding space: a gallery made under another one can't be searched with this bundle."""
+        role = self.manifest.roles.embed
+        if role is None:
+            raise BundleError(f"{self.path}: the bundle offers no embedding; export it with a retriever")
+        names = [self.manifest.components[role.vision].file, self.manifest.components[role.trunk].file]
+        names += [f"{n}_data" for n in names] + [self.manifest.embed_tokens, self.manifest.tokenizer]
+        names += [role.queries] if role.queries else []
+        hashes = {n: self.manifest.files[n].sha256 for n in names if n in self.manifest.files}
+        text = json.dumps([to_plain(role), to_plain(self.manifest.image), hashes], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files on disk, the manifest included."""
+        return sum(f.bytes for f in self.manifest.files.values()) + (self.path / MANIFEST_NAME).stat().st_size
+
+
+def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
+    """Read and check a bundle; nothing of it is parsed before its hash is known to be right.
+
+    Raises BundleError for a missing folder, an unknown version, a missing, truncated or altered file, a path that
+    leaves the bundle, or a link. `check_hashes=False` checks sizes only (for many gigabytes on slow storage).
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise BundleError(f"no bundle at {root}; make one with: edgegeo export --int8 -o {root}")
+    try:
+        raw = (root / MANIFEST_NAME).read_bytes()
+        data = json.loads(raw)
+    except FileNotFoundError:
+        raise BundleError(f"{root} has no {MANIFEST_NAME}: it is not a bundle; make one with edgegeo export") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{root / MANIFEST_NAME} can't be read ({error}); export the bundle again") from None
+    version = data.get("schema") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{root} has bundle version {version!r:.20}, this edgegeo reads version {SCHEMA_VERSION}; "
+            "export it again with this edgegeo, or install the one that made it"
+        )
+    try:
+        manifest = parse(Manifest, data, MANIFEST_NAME)
+    except SchemaFault as fault:
+        raise BundleError(f"{root / MANIFEST_NAME} is damaged ({fault}); export the bundle again") from None
+    for name, entry in manifest.files.items():
+        _check_file(root, name, entry, check_hashes)
+    return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def _check_file(root: Path, name: str, entry: FileEntry, check_hash: bool) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name:
+        raise BundleError(f"{root}: the manifest names a path outside the bundle ({name!r:.60}); don't use this bundle")
+    file = root / pure
+    if not file.is_file():
+        raise BundleError(f"{file} is missing; export the bundle again")
+    # Links could make a checked file another one later (CVE-2026-27489 and its kin).
+    if any((root / Path(*pure.parts[: i + 1])).is_symlink() for i in range(len(pure.parts))):
+        raise BundleError(f"{file} is a link; a bundle holds plain files only, export it again")
+    size = file.stat().st_size
+    if size != entry.bytes:
+        raise BundleError(f"{file} has {size} bytes instead of {entry.bytes}: it was cut off or altered; export again")
+    if check_hash and sha256_of(file) != entry.sha256:
+        raise BundleError(f"{file} differs from its recorded hash: it was damaged or altered; export the bundle again")
+
+
+def sha256_of(file: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def staging(target: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `target` to build a bundle in; removed unless `publish` moved it away."""
+    target = Path(target).absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"can't write beside {target} ({error.strerror}); choose another place with -o") from None
+    try:
+        yield folder
+    except OSError as error:
+        raise BundleError(
+            f"writing the bundle failed ({error.strerror or error}); free some space or choose another place with -o. "
+            f"What stood at {target} before is unchanged"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
+    """Hash every file in `folder`, write the manifest, sync, move the whole to `target`, and read it back.
+
+    What stood at `target` stays until the new bundle is complete, and is put back if the move fails. A folder at
+    `target` that is not a bundle is never replaced: BundleError.
+    """
+    target = Path(target).absolute()
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target} exists and is not a bundle; choose another place with -o")
+    files = {}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_NAME):
+        _sync(file)
+        files[file.relative_to(folder).as_posix()] = FileEntry(file.stat().st_size, sha256_of(file))
+    text = json.dumps(to_plain(replace(manifest, schema=SCHEMA_VERSION, files=files)), indent=1, allow_nan=False)
+    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    _sync(folder / MANIFEST_NAME)
+    os.chmod(folder, 0o755)  # mkdtemp makes it private; a service under another user must read it
+    open_bundle(folder)
+    retired = folder.with_suffix(".old")
+    if target.exists():
+        os.rename(target, retired)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if retired.exists():
+            os.rename(retired, target)
+        raise
+    _sync(target.parent)
+    shutil.rmtree(retired, ignore_errors=True)
+    return open_bundle(target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
