@@ -45,7 +45,11 @@ def _to_dms(degrees: float) -> tuple[Fraction, Fraction, Fraction]:
     total = round(degrees * 3600 * 10_000)
     whole_seconds, tenthousandths = divmod(total, 10_000)
     minutes, seconds = divmod(whole_seconds, 60)
-    return Fraction(minutes // 60), Fraction(minutes % 60), Fraction(seconds * 10_000 + tenthousandths, 10_000)
+    return (
+        Fraction(minutes // 60),
+        Fraction(minutes % 60),
+        Fraction(seconds * 10_000 + tenthousandths, 10_000),
+    )
 
 
 def _from_dms(values: Any) -> float:

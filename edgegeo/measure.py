@@ -38,7 +38,11 @@ def summarize(seconds: Sequence[float]) -> Latency:
     """Percentiles of raw timings given in seconds."""
     ms = [s * 1e3 for s in seconds]
     return Latency(
-        percentile(ms, 50), percentile(ms, 90), percentile(ms, 99), statistics.fmean(ms) if ms else 0.0, len(ms)
+        percentile(ms, 50),
+        percentile(ms, 90),
+        percentile(ms, 99),
+        statistics.fmean(ms) if ms else 0.0,
+        len(ms),
     )
 
 
