@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: graphs, quantisation, verification, packing. Needs the `export` extra."""

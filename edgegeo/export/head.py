@@ -1,0 +1,20 @@
+"""The language-model head as its own graph: only generation runs it.
+
+hidden_states (B, K, H) float32 -> logits (B, K, V) float32
+"""
+
+from typing import Any
+
+from edgegeo.export.graph import FLOAT, Graph
+from edgegeo.export.linear import Storage, linear
+from edgegeo.export.trunk import array
+
+
+def build_head(head: Any, storage: Storage) -> Graph:
+    """Graph of a torch Linear (vocabulary, hidden), with or without a bias."""
+    graph = Graph("lm_head")
+    vocabulary, hidden = head.weight.shape
+    states = graph.input("hidden_states", FLOAT, ["batch", "asked", hidden])
+    linear(graph, states, array(head.weight).T, array(head.bias) if head.bias is not None else None, "logits", storage)
+    graph.output("logits", FLOAT, ["batch", "asked", vocabulary])
+    return graph
