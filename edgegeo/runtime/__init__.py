@@ -1,0 +1,76 @@
+"""The lean runtime: pictures and words in, embeddings, hits and positions out. numpy, Pillow, tokenizers, onnxruntime.
+
+>>> from edgegeo.runtime import Locator                                    # doctest: +SKIP
+>>> locator = Locator.open("bundles/pocket-int8", "galleries/planet")      # doctest: +SKIP
+>>> locator.locate("photo.jpg").position                                   # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgegeo.runtime.answer import parse_answer
+    from edgegeo.runtime.embed import Embedder
+    from edgegeo.runtime.gallery import Gallery, Hits, Row, Skipped
+    from edgegeo.runtime.generate import Generated, Generator
+    from edgegeo.runtime.image import ImageLimits, open_image, pixels
+    from edgegeo.runtime.locator import Answer, Hit, Locator
+    from edgegeo.runtime.model import Model
+    from edgegeo.runtime.rerank import Reranker
+    from edgegeo.runtime.sessions import open_session
+    from edgegeo.runtime.tokens import Tokenizer
+    from edgegeo.runtime.verify import VerifyReport, verify_bundle
+
+_HOMES = {
+    "Answer": "locator",
+    "Embedder": "embed",
+    "Gallery": "gallery",
+    "Generated": "generate",
+    "Generator": "generate",
+    "Hit": "locator",
+    "Hits": "gallery",
+    "ImageLimits": "image",
+    "Locator": "locator",
+    "Model": "model",
+    "Reranker": "rerank",
+    "Row": "gallery",
+    "Skipped": "gallery",
+    "Tokenizer": "tokens",
+    "VerifyReport": "verify",
+    "open_image": "image",
+    "open_session": "sessions",
+    "parse_answer": "answer",
+    "pixels": "image",
+    "verify_bundle": "verify",
+}
+
+__all__ = [
+    "Answer",
+    "Embedder",
+    "Gallery",
+    "Generated",
+    "Generator",
+    "Hit",
+    "Hits",
+    "ImageLimits",
+    "Locator",
+    "Model",
+    "Reranker",
+    "Row",
+    "Skipped",
+    "Tokenizer",
+    "VerifyReport",
+    "open_image",
+    "open_session",
+    "parse_answer",
+    "pixels",
+    "verify_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: a program that only parses answers or opens pictures never loads onnxruntime.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"edgegeo.runtime.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'edgegeo.runtime' has no attribute '{name}'")

@@ -1,0 +1,143 @@
+"""A bundle ready to compute: sessions opened when first needed and shared by every role that names them."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegeo.bundle import Bundle, open_bundle
+from edgegeo.errors import BundleError
+from edgegeo.runtime.image import Source, open_image, write_pixels
+from edgegeo.runtime.sessions import choose_provider, default_threads, open_session
+from edgegeo.runtime.tokens import Piece, Tokenizer
+from edgegeo.runtime.trunk import Floats, Ints, Trunk
+
+
+class Model:
+    """The components of one bundle. Safe to share between threads; a component is loaded at its first use."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None, provider: str = "cpu") -> None:
+        self.bundle = bundle
+        self.provider = choose_provider(provider)
+        """The device in use: "cpu" or "cuda"."""
+        self.threads = threads or default_threads()
+        self._sessions: dict[str, Any] = {}
+        self._trunks: dict[str, Trunk] = {}
+        self._lock = threading.RLock()
+        self._tokenizer: Tokenizer | None = None
+        self._table: NDArray[Any] | None = None
+
+    @classmethod
+    def open(cls, bundle: "str | Path | Bundle | Model", threads: int | None = None, provider: str = "cpu") -> "Model":
+        """From a bundle's folder, an opened bundle, or a Model (returned as it is, to share its sessions)."""
+        if isinstance(bundle, Model):
+            return bundle
+        return cls(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), threads, provider)
+
+    def session(self, component: str) -> Any:
+        """The session of a component, opened once."""
+        with self._lock:
+            if component not in self._sessions:
+                path = self.bundle.component(component)
+                self._sessions[component] = open_session(path, self.threads, self.provider)
+            return self._sessions[component]
+
+    def trunk(self, component: str) -> Trunk:
+        """The decoder of a component, opened once."""
+        with self._lock:
+            if component not in self._trunks:
+                self._trunks[component] = Trunk(self.session(component), self.bundle.manifest.trunk)
+            return self._trunks[component]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer, loaded once."""
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = Tokenizer(self.bundle.file(self.bundle.manifest.tokenizer))
+            return self._tokenizer
+
+    @property
+    def table(self) -> NDArray[Any]:
+        """Token-embedding table (vocabulary, hidden) float32 or float16, memory-mapped: only used rows are read."""
+        with self._lock:
+            if self._table is None:
+                spec = self.bundle.manifest.trunk
+                self._table = load_array(self.bundle, self.bundle.manifest.embed_tokens, mapped=True)
+                if self._table.shape != (spec.vocab, spec.hidden):
+                    raise BundleError(
+                        f"{self.bundle.path}: the embedding table has shape {self._table.shape}, the manifest says "
+                        f"({spec.vocab}, {spec.hidden}); export the bundle again"
+                    )
+            return self._table
+
+    def prepare(self, images: Sequence[Source]) -> Floats:
+        """Pixels (B, 3, size, size) float32 of pictures; decoding and resizing run on all threads."""
+        spec = self.bundle.manifest.image
+        out = np.empty((len(images), 3, spec.size, spec.size), np.float32)
+
+        def work(index: int) -> None:
+            write_pixels(open_image(images[index]), spec, out[index])
+
+        if len(images) < 2 or self.threads < 2:
+            for index in range(len(images)):
+                work(index)
+        else:
+            with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
+                list(pool.map(work, range(len(images))))
+        return out
+
+    def features(self, component: str, pixels: Floats) -> Floats:
+        """Image tokens (B, tokens, hidden) float32 of pixels (B, 3, size, size)."""
+        out: Floats = self.session(component).run(["image_features"], {"pixel_values": pixels})[0]
+        return out
+
+    def rows(self, ids: Ints) -> Floats:
+        """Token embeddings (..., hidden) float32 of token ids (...)."""
+        return np.asarray(self.table[ids], np.float32)
+
+    def assemble(
+        self, prompts: Sequence[Sequence[Piece]], pictures: Sequence[Floats] = (), tail: Floats | None = None
+    ) -> tuple[Floats, Ints]:
+        """Right-padded trunk input of several prompts.
+
+        prompts: pieces of each row; pictures[n] (B or 1, tokens, hidden): image tokens of slot n; tail (Q, hidden):
+        rows appended to every prompt (latent queries). Returns embeds (B, S, hidden) float32 and lengths (B,).
+        """
+        spec, image_tokens = self.bundle.manifest.trunk, self.bundle.manifest.image.tokens
+        extra = 0 if tail is None else len(tail)
+        sizes = [[image_tokens if isinstance(p, int) else len(p) for p in pieces] for pieces in prompts]
+        lengths = np.array([sum(size) + extra for size in sizes], np.int64)
+        ids = np.zeros((len(prompts), int(lengths.max())), np.int64)
+        slots: list[tuple[int, int, int]] = []
+        for row, pieces in enumerate(prompts):
+            at = 0
+            for piece, size in zip(pieces, sizes[row]):
+                if isinstance(piece, int):
+                    slots.append((row, at, piece))
+                else:
+                    ids[row, at : at + size] = piece
+                at += size
+        if int(ids.max()) >= spec.vocab:
+            raise BundleError(f"{self.bundle.path}: a token id is beyond the vocabulary; export the bundle again")
+        embeds = self.rows(ids)
+        for row, at, slot in slots:
+            picture = pictures[slot]
+            embeds[row, at : at + image_tokens] = picture[row if len(picture) > 1 else 0]
+        if tail is not None:
+            for row, length in enumerate(lengths):
+                embeds[row, length - extra : length] = tail
+        return embeds, lengths
+
+
+def load_array(bundle: Bundle, name: str, mapped: bool = False) -> NDArray[Any]:
+    """An array file of the bundle; BundleError if it can't be read. Never unpickles."""
+    path = bundle.file(name)
+    try:
+        return np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} can't be read ({error}); export the bundle again") from None

@@ -1,0 +1,108 @@
+"""Re-ranking: the model looks at query and candidate together and answers yes or no."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgegeo.bundle import Bundle, RerankRole
+from edgegeo.errors import BundleError
+from edgegeo.runtime.image import Source
+from edgegeo.runtime.model import Model, load_array
+from edgegeo.runtime.tokens import Piece, checked_ids, fill
+from edgegeo.runtime.trunk import Floats
+
+Query = Union[str, Path, bytes, Image.Image]
+"""A `str` is a text; a picture is a Path, the bytes of a file, or a Pillow image."""
+
+
+class Reranker:
+    """p(yes) / (p(yes) + p(no)) at the first answer position, over all casings of the two words.
+
+    Indexing multimodal language models (arXiv 2604.13268). The softmax denominator cancels, so a few rows of the head
+    are enough and the full head never runs.
+    """
+
+    def __init__(self, model: Model) -> None:
+        role = model.bundle.manifest.roles.rerank
+        if role is None:
+            raise BundleError(f"{model.bundle.path}: the bundle offers no re-ranking; export it with that role")
+        self.model = model
+        self.role: RerankRole = role
+        self._rows = np.asarray(load_array(model.bundle, role.rows), np.float32)
+        count = len(role.yes_ids) + len(role.no_ids)
+        if self._rows.shape != (count, model.bundle.manifest.trunk.hidden) or not (role.yes_ids and role.no_ids):
+            raise BundleError(f"{model.bundle.path}: the yes/no rows don't fit the manifest; export the bundle again")
+        self._bias = np.array(role.bias or (0.0,) * count, np.float32)
+
+    @classmethod
+    def open(
+        cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu"
+    ) -> "Reranker":
+        """From a bundle's folder, an opened bundle, or a Model whose sessions are shared."""
+        return cls(Model.open(bundle, threads, provider))
+
+    def score(self, query: Query, candidates: Sequence[Source], batch: int = 16) -> NDArray[np.float64]:
+        """p(yes) of every candidate picture: (N,) float64 in [0, 1]."""
+        return probability(self.margins(query, candidates, batch))
+
+    def margins(self, query: Query, candidates: Sequence[Source], batch: int = 16) -> NDArray[np.float64]:
+        """log p(yes) - log p(no) of every candidate picture: (N,) float64. Its sigmoid is the score."""
+        pieces, pictures = self.query(query)
+        out = np.empty(len(candidates), np.float64)
+        for start in range(0, len(candidates), max(1, batch)):
+            pixels = self.model.prepare(candidates[start : start + max(1, batch)])
+            features = self.model.features(self.role.vision, pixels)
+            out[start : start + len(features)] = self.features(pieces, pictures, features)
+        return out
+
+    def query(self, query: Query) -> tuple[list[Piece], list[Floats]]:
+        """What `features` needs of a query: the filled prompt, and the image tokens of its picture if it is one."""
+        if isinstance(query, str):
+            limit = self.model.bundle.manifest.trunk.max_positions - self.model.bundle.manifest.image.tokens
+            return fill(self.role.text_prompt, [checked_ids(self.model.tokenizer, query, limit)]), []
+        features = self.model.features(self.role.vision, self.model.prepare([query]))
+        return fill(self.role.image_prompt), [features]
+
+    def features(self, pieces: Sequence[Piece], pictures: Sequence[Floats], features: Floats) -> NDArray[np.float64]:
+        """Margins (N,) of candidates given as image tokens (N, tokens, hidden).
+
+        What stands before the candidate is computed once; every candidate then overwrites the rest of the KV buffer.
+        """
+        slot = len(pictures)
+        cut = next((i for i, piece in enumerate(pieces) if isinstance(piece, int) and piece == slot), None)
+        if cut is None:
+            raise BundleError(f"{self.model.bundle.path}: the re-rank prompt shows no candidate; export it again")
+        suffix, lengths = self.model.assemble([pieces[cut:]], [*pictures, features[:1]])
+        count, tokens = int(lengths[0]), features.shape[1]
+        trunk = self.model.trunk(self.role.trunk)
+        if cut:
+            prefix, prefix_lengths = self.model.assemble([pieces[:cut]], pictures)
+            shared = int(prefix_lengths[0])
+            cache = trunk.cache(1, shared + count)
+            cache.extend(prefix, np.array([[shared - 1]], np.int64))
+        else:
+            shared, cache = 0, trunk.cache(1, count)
+        last = np.array([[count - 1]], np.int64)
+        hidden = np.empty((len(features), suffix.shape[2]), np.float32)
+        for row, candidate in enumerate(features):
+            suffix[0, :tokens] = candidate
+            cache.rewind(shared)
+            hidden[row] = cache.extend(suffix, last)[0, 0]
+        logits = hidden @ self._rows.T + self._bias
+        yes = len(self.role.yes_ids)
+        return logsumexp(logits[:, :yes]) - logsumexp(logits[:, yes:])
+
+
+def logsumexp(values: Floats) -> NDArray[np.float64]:
+    """log(sum(exp(row))) of every row, without overflow: (N, K) to (N,) float64."""
+    top = values.max(axis=1).astype(np.float64)
+    return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(axis=1)))
+
+
+def probability(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logistic function of margins, without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * margins)))

@@ -1,0 +1,75 @@
+"""ONNX Runtime sessions: threads, memory and devices, and never a device other than the one asked for."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from edgegeo.errors import BundleError, DeviceError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MIN_ORT = (1, 23)
+_MAX_DEFAULT_THREADS = 8
+
+
+def default_threads() -> int:
+    """Cores this process may use, at most 8: beyond that small models only wait for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_DEFAULT_THREADS)
+
+
+def choose_provider(provider: str = "cpu") -> str:
+    """The device that `provider` ("cpu", "cuda", "auto") stands for on this machine; DeviceError if it is absent."""
+    if provider not in (*PROVIDERS, "auto"):
+        raise DeviceError(f"unknown device '{provider}'; use cpu, cuda or auto")
+    available = _onnxruntime().get_available_providers()
+    if provider == "auto":
+        return "cuda" if PROVIDERS["cuda"] in available else "cpu"
+    if PROVIDERS[provider] not in available:
+        raise DeviceError(
+            f"device '{provider}' is not in this onnxruntime (it has {', '.join(available)}); "
+            "install edgegeo[gpu] instead of edgegeo[cpu], or use --provider cpu"
+        )
+    return provider
+
+
+def open_session(path: str | Path, threads: int | None = None, provider: str = "cpu") -> Any:
+    """An onnxruntime.InferenceSession on exactly the device asked for, all graph optimisations on.
+
+    `threads` are the intra-op threads (default: the cores of this process, at most 8). "auto" takes CUDA where this
+    onnxruntime has it; a device that is listed but does not load is a DeviceError, not a fallback.
+    """
+    ort = _onnxruntime()
+    device = choose_provider(provider)
+    if threads is not None and threads < 1:
+        raise DeviceError(f"threads must be at least 1, not {threads}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or default_threads()
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    options.enable_mem_pattern = False  # shapes change with every text, patterns would only pile up
+    # Vision, trunk and head take turns: a finished session must not spin on the cores the next one needs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+    except Exception as error:  # onnxruntime raises its own classes from a private module
+        text = " ".join(str(error).split())[:200]
+        raise BundleError(f"{path} can't be loaded by onnxruntime {ort.__version__} ({text})") from None
+    used = session.get_providers()[0]
+    if used != PROVIDERS[device]:
+        raise DeviceError(
+            f"device '{device}' is installed but does not start (onnxruntime fell back to {used}); "
+            "check the driver and CUDA libraries, or use --provider cpu"
+        )
+    return session
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DeviceError("onnxruntime is not installed; install edgegeo[cpu] (or edgegeo[gpu])") from None
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    if version < MIN_ORT:
+        raise DeviceError(f"onnxruntime {onnxruntime.__version__} is too old; install 1.23 or newer")
+    return onnxruntime
