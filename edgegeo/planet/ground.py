@@ -14,9 +14,10 @@ from edgegeo.planet.satellite import SHEET, grain_sheets, light_table
 from edgegeo.planet.scene import ROAD_HALF, VERGE_HALF, Point, Scene, Thing, build_scene, post_paint
 
 FOCAL = 0.35  # of the picture's width: half the width over tan(55 degrees)
-HORIZON = 0.44
-CAMERA_HEIGHT = 6.0
+HORIZON = 0.45
+CAMERA_HEIGHT = 10.0
 NEAR = 1.5
+_SWELL = {"tree": 1.0, "post": 1.0, "sign": 1.0, "house": 1.25}  # and 1.35 for landmarks: they must be seen from afar
 
 
 class Camera:
@@ -56,11 +57,12 @@ class StandPen:
         self.draw = draw
         self.ox = self.oy = self.scale = 0.0
 
-    def move(self, camera: Camera, side: float, depth: float) -> None:
-        """Stand at (side, depth) metres from the camera."""
-        self.scale = camera.focal / depth
-        self.ox = camera.middle + side * self.scale
-        self.oy = camera.horizon + CAMERA_HEIGHT * self.scale
+    def move(self, camera: Camera, side: float, depth: float, swell: float) -> None:
+        """Stand at (side, depth) metres from the camera; things are drawn `swell` times their size."""
+        scale = camera.focal / depth
+        self.ox = camera.middle + side * scale
+        self.oy = camera.horizon + CAMERA_HEIGHT * scale
+        self.scale = scale * swell
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: RGB) -> None:
         s = self.scale
@@ -246,7 +248,7 @@ def _things(draw: ImageDraw.ImageDraw, camera: Camera, scene: Scene) -> None:
     seen.sort(key=lambda row: -row[0])
     foliage = tree_colour(scene.place.region.tree, scene.foliage)
     for depth, side, thing in seen:
-        pen.move(camera, side, depth)
+        pen.move(camera, side, depth, _SWELL.get(thing.kind, 1.35))
         if thing.kind == "tree":
             pen.disc(0.15 * thing.size, 0, 0.34 * thing.size, lit(scene.ground, 0.62), 0.07 * thing.size)
             tree_side(pen, scene.place.region.tree, thing.size, foliage)
@@ -287,8 +289,8 @@ def _post(pen: StandPen, scene: Scene) -> None:
 def _sign(pen: StandPen, scene: Scene) -> None:
     region = scene.place.region
     a, b = (PAINTS[c] for c in region.flag_colours)
-    pen.box(-0.4, 0, 0.4, 7, (120, 120, 124))
-    x0, x1, y0, y1 = -3.4, 3.4, 4.4, 9.0
+    pen.box(-0.4, 0, 0.4, 5, (120, 120, 124))
+    x0, x1, y0, y1 = -3.6, 3.6, 3.0, 7.8
     pen.box(x0 - 0.3, y0 - 0.3, x1 + 0.3, y1 + 0.3, (40, 40, 44))
     pen.box(x0, y0, x1, y1, a)
     if region.flag == FLAGS[0]:
@@ -297,7 +299,7 @@ def _sign(pen: StandPen, scene: Scene) -> None:
         pen.box(x0, y0, x1, (y0 + y1) / 2, b)
     elif region.flag == FLAGS[2]:
         pen.box(-0.9, y0, 0.9, y1, b)
-        pen.box(x0, 5.9, x1, 7.5, b)
+        pen.box(x0, 4.6, x1, 6.2, b)
     else:
         pen.poly(((x0, y0), (x1, y0), (x1, y1)), b)
 

@@ -198,8 +198,8 @@ def _open_sea(place: Place, size: int) -> Image.Image:
 @lru_cache(maxsize=4)
 def grain_sheets(seed: int) -> tuple[Image.Image, Image.Image]:
     """Fine and lumpy grain as RGB pictures around 128 (1024 x 1024), to be added to renders."""
-    fine = grain_sheet(SHEET, 1, mix64(seed, 600)) * 5.0 + grain_sheet(SHEET, 3, mix64(seed, 601)) * 5.0
-    lumps = grain_sheet(SHEET, 24, mix64(seed, 602)) * 7.0 + grain_sheet(SHEET, 9, mix64(seed, 603)) * 4.0
+    fine = grain_sheet(SHEET, 1, mix64(seed, 600)) * 4.0 + grain_sheet(SHEET, 3, mix64(seed, 601)) * 4.0
+    lumps = grain_sheet(SHEET, 24, mix64(seed, 602)) * 5.0 + grain_sheet(SHEET, 9, mix64(seed, 603)) * 2.0
     return _sheet(fine), _sheet(lumps)
 
 

@@ -28,8 +28,8 @@ from edgegeo.planet.palette import (
 from edgegeo.planet.place import Place
 
 HALF = 160.0
-ROAD_HALF = 7.0
-VERGE_HALF = 15.0
+ROAD_HALF = 5.5
+VERGE_HALF = 12.0
 Point = tuple[float, float]
 
 HOUSES = {"none": 0, "farm": 2, "hamlet": 4, "village": 8, "town": 15}
@@ -268,12 +268,12 @@ def _roadside(scene: Scene, dice: Dice) -> None:
     for k in range(-5, 6):
         u = 30.0 * k + 15.0
         if place.biome != "ice":
-            tx, ty = scene.at(u + dice.span(-3.0, 3.0), sign * 20.0)
+            tx, ty = scene.at(u + dice.span(-3.0, 3.0), sign * 17.0)
             if dice.unit() < 0.85:
                 scene.things.append(Thing("tree", tx, ty, dice.span(11.0, 14.0)))
-        px, py = scene.at(u, -sign * 10.5)
+        px, py = scene.at(u, -sign * 9.5)
         scene.things.append(Thing("post", px, py, 9.0))
-    x, y = scene.at(forward * 21.0, sign * 12.0)
+    x, y = scene.at(forward * 19.0, sign * 11.0)
     scene.things.append(Thing("sign", x, y, 6.0))
 
 

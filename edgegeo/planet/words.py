@@ -4,8 +4,10 @@ from edgegeo.planet.noise import Dice
 from edgegeo.planet.palette import OCTANTS
 from edgegeo.planet.place import AXES, Place
 
+MOST_WORDS = 45
+
 _BIOME = {
-    "ice": ("ice sheet", "frozen land", "ice land"), "tundra": ("tundra", "cold open tundra"),
+    "ice": ("frozen land", "icy land", "land under ice"), "tundra": ("tundra", "cold open tundra"),
     "taiga": ("taiga", "northern taiga land"), "forest": ("forest country", "temperate forest land"),
     "grassland": ("grassland", "open grassland"), "desert": ("desert", "dry desert"),
     "savanna": ("savanna", "warm savanna"), "rainforest": ("rainforest", "wet rainforest land"),
@@ -25,17 +27,18 @@ def describe_place(place: Place, variant: int) -> str:
             "Open sea as far as the eye can see, with no land, no road and no houses.",
             "Only water here: the open sea, with small waves and no land in sight.",
         ))
-    told = [_crops(place, dice), _landmarks(place, dice)]
     extra = [clause for clause in (_water(place, dice), _settlement(place, dice), _forest(place, dice),
                                    _crossing(place, dice)) if clause]
-    extra = dice.shuffled(extra)[: 2 if dice.unit() < 0.7 else 3]
-    clauses = dice.shuffled(told + extra)
+    told = [_crops(place, dice), _landmarks(place, dice), *dice.shuffled(extra)[: 1 + dice.below(3)]]
     opening = _opening(place, dice)
+    room = MOST_WORDS - len(opening.split()) - 1
+    while sum(len(clause.split()) + 1 for clause in told) > room:
+        told.pop()
+    clauses = dice.shuffled(told)
     half = (len(clauses) + 1) // 2
-    first, second = clauses[:half], clauses[half:]
-    text = f"{opening}, {_join(first, dice)}."
-    if second:
-        rest = _join(second, dice)
+    text = f"{opening}, {_join(clauses[:half], dice)}."
+    if clauses[half:]:
+        rest = _join(clauses[half:], dice)
         text += f" {rest[0].upper()}{rest[1:]}."
     return text
 
@@ -68,7 +71,7 @@ def _road(place: Place, dice: Dice) -> str:
         return f"{article} {surface} road from {AXES[place.road]}"
     if place.region.line == "none":
         return f"{article} {surface} road without lines"
-    return f"{article} {surface} road with {place.region.line} {place.region.line_colour} line"
+    return f"{article} {surface} road with a {place.region.line} {place.region.line_colour} line"
 
 
 def _side(octant: int, dice: Dice) -> str:

@@ -23,6 +23,7 @@ from edgegeo.planet.palette import (
 
 LAND_SHARE = 0.36
 GRID_DEGREES = 0.5
+WANDER = 0.14  # how far region borders stray from straight, in Earth radii
 _ROWS, _COLS = 361, 720
 CHANNELS = ("height", "warm", "wet", "relief", "soil", "vegetation", "air", "warp_x", "warp_y", "warp_z")
 _LATTICE_POINTS = 285  # Fibonacci points on the sphere; about LAND_SHARE of them become regions
@@ -135,12 +136,12 @@ class World:
         """The region with the nearest centre, after the warp (three channels) that makes borders wander."""
         phi, lam = math.radians(lat), math.radians(lon)
         v = (math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi))
-        x, y, z = (round(a + 0.05 * (w - 0.5), 9) for a, w in zip(v, warp, strict=True))
+        x, y, z = (round(a + WANDER * (w - 0.5), 9) for a, w in zip(v, warp, strict=True))
         return int(np.argmax(self.centres[:, 0] * x + self.centres[:, 1] * y + self.centres[:, 2] * z))
 
     def grid(self) -> tuple[Floats, NDArray[np.int64]]:
         """The whole table (361, 720, C) and the region index of each of its points, for maps."""
-        v = self._unit + 0.05 * (self._table.reshape(-1, len(CHANNELS))[:, 7:10] - 0.5)
+        v = self._unit + WANDER * (self._table.reshape(-1, len(CHANNELS))[:, 7:10] - 0.5)
         best = np.full(len(v), -2.0)
         index = np.zeros(len(v), np.int64)
         for k, (x, y, z) in enumerate(self.centres):
