@@ -20,7 +20,7 @@ def contact_sheet(planet: Planet, n: int = 12, columns: int = 2, size: int = 256
         x, y = (k % columns) * width, (k // columns) * height
         sheet.paste(planet.satellite(place.lat, place.lon, size), (x + 2, y + 2))
         sheet.paste(planet.ground(place.lat, place.lon, None, size), (x + size + 6, y + 2))
-        where = f"{place.region.name}, {place.biome} ({place.lat:.2f}, {place.lon:.2f}), photo to {place.heading:.0f} degrees"
+        where = f"{place.region.name}, {place.biome} ({place.lat:.2f}, {place.lon:.2f}), facing {place.heading:.0f}"
         lines = [where, *textwrap.wrap(planet.describe(place.lat, place.lon, k), int(width / 6.2))][:4]
         for i, line in enumerate(lines):
             draw.text((x + 4, y + size + 5 + i * _LINE), line, (250, 220, 120) if i == 0 else (230, 230, 230))

@@ -176,16 +176,17 @@ def _ground(draw: ImageDraw.ImageDraw, camera: Camera, scene: Scene, width: int)
     fill(_strip(*scene.roads[-1], VERGE_HALF), scene.soil)
 
 
-def _rows(draw: ImageDraw.ImageDraw, camera: Camera, corners: tuple[Point, ...], along_road: bool, colour: RGB) -> None:
+def _rows(
+    draw: ImageDraw.ImageDraw, camera: Camera, corners: tuple[Point, ...], along_road: bool, colour: RGB
+) -> None:
     a, b, c, d = corners if along_road else (corners[1], corners[2], corners[3], corners[0])
     if min(camera.turn(*p)[1] for p in corners) > 110.0 or max(camera.turn(*p)[1] for p in corners) < NEAR:
         return
     n = max(2, int(math.hypot(d[0] - a[0], d[1] - a[1]) / 7.0))
     for k in range(n):
         t0, t1 = (k + 0.3) / n, (k + 0.62) / n
-        strip = tuple(
-            (p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t) for p, q, t in ((a, d, t0), (b, c, t0), (b, c, t1), (a, d, t1))
-        )
+        ends = ((a, d, t0), (b, c, t0), (b, c, t1), (a, d, t1))
+        strip = tuple((p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t) for p, q, t in ends)
         points = camera.flat(strip)
         if len(points) > 2:
             draw.polygon(points, colour)
@@ -306,7 +307,7 @@ def _sign(pen: StandPen, scene: Scene) -> None:
 
 def _grain(image: Image.Image, place: Place, camera: Camera) -> None:
     """Roughen the ground: grain squeezed towards the horizon."""
-    fine, lumps = grain_sheets(place.seed)
+    fine, _ = grain_sheets(place.seed)
     width = image.width
     top = int(camera.horizon) + 1
     x, y = place.key % (SHEET - 256), (place.key >> 12) % (SHEET - 256)

@@ -7,7 +7,7 @@ side gets a `SidePen` (metres, x to the right, h up from the ground). Sizes fit 
 from collections.abc import Callable
 from typing import Protocol
 
-from edgegeo.planet.palette import RGB, lit, mix
+from edgegeo.planet.palette import RGB, lit
 
 GREY: RGB = (150, 150, 152)
 DARK: RGB = (60, 60, 66)

@@ -129,4 +129,5 @@ def grain_sheet(size: int, blur: int, seed: int) -> Floats:
                 sheet = (
                     sum((np.roll(sheet, shift, axis) for shift in range(blur)), np.zeros_like(sheet)) / blur
                 )
-    return np.round((sheet - sheet.mean()) / sheet.std(), 6)
+    out: Floats = np.round((sheet - sheet.mean()) / sheet.std(), 6)
+    return out

@@ -86,9 +86,9 @@ class Place:
             "road surface": self.region.road,
             "road line": "none" if self.region.line == "none" else f"{self.region.line} {self.region.line_colour}",
             "road edge": self.region.edge,
-            "roof colour": self.region.roof,
-            "wall colour": self.region.wall,
-            "tree": self.region.tree,
+            "roof colour": self.region.roof if self.settlement != "none" else "none",
+            "wall colour": self.region.wall if self.settlement != "none" else "none",
+            "tree": self.region.tree if self.biome != "ice" else "none",
         }
 
 

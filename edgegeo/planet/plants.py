@@ -9,6 +9,7 @@ _TREE_TINT: dict[str, tuple[RGB, float]] = {  # own colour, and how much the lan
     "cherry": ((244, 150, 186), 0.1), "birch": ((208, 190, 70), 0.35),
 }
 BARK: RGB = (92, 66, 46)
+_FRONDS = ((0.5, -0.1), (0.38, 0.16), (0.1, 0.26), (-0.22, 0.2), (-0.42, -0.06), (-0.3, -0.26), (0.36, -0.28))
 
 
 def tree_colour(kind: str, foliage: RGB) -> RGB:
@@ -50,7 +51,7 @@ def tree_side(p: Pen, kind: str, size: float, colour: RGB) -> None:
             p.poly(((0.2 * width * s, base * s), (width * s, base * s), (0, (base + 0.42) * s)), dark)
     elif kind == "palm":
         p.line(0, 0, 0.08 * s, 0.8 * s, 0.09 * s, (140, 108, 72))
-        for dx, dy in ((0.5, -0.1), (0.38, 0.16), (0.1, 0.26), (-0.22, 0.2), (-0.42, -0.06), (-0.3, -0.26), (0.36, -0.28)):
+        for dx, dy in _FRONDS:
             p.line(0.08 * s, 0.8 * s, (0.08 + dx) * s, (0.8 + dy) * s, 0.1 * s, colour if dy > -0.1 else dark)
     elif kind == "cactus":
         p.box(-0.09 * s, 0, 0.09 * s, 0.85 * s, colour)

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from edgegeo.planet.landmarks import TOPS
 from edgegeo.planet.noise import Dice, grain_sheet, mix64
-from edgegeo.planet.palette import LINE_COLOURS, PAINTS, RGB, lit, mix
+from edgegeo.planet.palette import AIR_PATH, LINE_COLOURS, PAINTS, RGB, along, lit, mix
 from edgegeo.planet.place import Place
 from edgegeo.planet.plants import house_top, tree_colour, tree_top
 from edgegeo.planet.scene import HALF, ROAD_HALF, VERGE_HALF, Patch, Point, Scene, Thing, build_scene, post_paint
@@ -61,7 +61,7 @@ def render_satellite(place: Place, size: int) -> Image.Image:
     """The tile of a place, (size, size) RGB."""
     scale = 2.0 * size / (2.0 * HALF)
     if not place.land:
-        return finish(_open_sea(place, size), place, size, 1.0)
+        return finish(_open_sea(place, size), place, size)
     scene = build_scene(place)
     image = Image.new("RGB", (2 * size, 2 * size), scene.ground)
     shade = _shade_vector(place)
@@ -70,7 +70,7 @@ def render_satellite(place: Place, size: int) -> Image.Image:
     _draw_roads(pen, scene)
     for thing in sorted(scene.things, key=lambda t: (t.kind == "post", -t.y)):
         _draw_thing(pen, scene, thing)
-    return finish(image.reduce(2), place, size, 1.0)
+    return finish(image.reduce(2), place, size)
 
 
 def _shade_vector(place: Place) -> Point:
@@ -208,7 +208,7 @@ def _sheet(values: Any) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def finish(image: Image.Image, place: Place, size: int, grain: float) -> Image.Image:
+def finish(image: Image.Image, place: Place, size: int) -> Image.Image:
     """Add grain, relief and the light of the day."""
     fine, lumps = grain_sheets(place.seed)
     x, y = place.key % (SHEET - 256), (place.key >> 12) % (SHEET - 256)
@@ -222,8 +222,6 @@ def finish(image: Image.Image, place: Place, size: int, grain: float) -> Image.I
 
 def light_table(place: Place) -> list[int]:
     """The lookup table (768) of a place's brightness, and of a haze in the colour of its air."""
-    from edgegeo.planet.palette import AIR_PATH, along
-
     air = along(AIR_PATH, place.air)
     haze = 0.10 + place.haze
     table = []

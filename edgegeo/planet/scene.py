@@ -33,7 +33,6 @@ VERGE_HALF = 12.0
 Point = tuple[float, float]
 
 HOUSES = {"none": 0, "farm": 2, "hamlet": 4, "village": 8, "town": 15}
-BUMPY = ("boulders",)
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,12 @@ def _fields(scene: Scene, dice: Dice) -> None:
     step_u, step_v, rows_along = _CUTS[place.region.fields]
     colours = [mix(mix(CROP_COLOURS[crop], scene.soil, 0.10), scene.foliage, 0.06) for crop in place.crops]
     for side, sign in ((0, 1.0), (1, -1.0)):
-        corners = tuple(scene.at(u, sign * v) for u, v in ((-4000.0, 0.0), (4000.0, 0.0), (4000.0, 4000.0), (-4000.0, 4000.0)))
+        half_plane = ((-4000.0, 0.0), (4000.0, 0.0), (4000.0, 4000.0), (-4000.0, 4000.0))
+        corners = tuple(scene.at(u, sign * v) for u, v in half_plane)
         scene.far.append(Patch(corners, colours[side]))
         v = VERGE_HALF
         while v < 230.0:
             v2 = min(v + step_v * dice.span(0.8, 1.2), 236.0)
-            u = -236.0 + dice.span(0.0, 0.5) * step_u
             u = -236.0
             while u < 236.0:
                 u2 = min(u + step_u * dice.span(0.75, 1.25), 240.0)
@@ -238,7 +237,8 @@ def _settlement(scene: Scene, dice: Dice) -> None:
         return
     side = math.ceil(math.sqrt(n))
     pitch = 25.0 if n < 10 else 23.0
-    slots = sorted(range(side * side), key=lambda k: (abs(k % side - (side - 1) / 2) + abs(k // side - (side - 1) / 2), k))
+    middle = (side - 1) / 2
+    slots = sorted(range(side * side), key=lambda k: (abs(k % side - middle) + abs(k // side - middle), k))
     for k in slots[:n]:
         x = x0 + (k % side - (side - 1) / 2) * pitch + dice.span(-2.0, 2.0)
         y = y0 + (k // side - (side - 1) / 2) * pitch + dice.span(-2.0, 2.0)
@@ -277,7 +277,8 @@ def _roadside(scene: Scene, dice: Dice) -> None:
     scene.things.append(Thing("sign", x, y, 6.0))
 
 
-_DENSITY = {"ice": 0, "tundra": 5, "taiga": 26, "forest": 14, "grassland": 5, "desert": 4, "savanna": 10, "rainforest": 26}
+_DENSITY = {"ice": 0, "tundra": 5, "taiga": 26, "forest": 14, "grassland": 5, "desert": 4, "savanna": 10,
+            "rainforest": 26}
 
 
 def _scatter(scene: Scene, dice: Dice) -> None:

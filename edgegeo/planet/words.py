@@ -133,7 +133,8 @@ def _settlement(place: Place, dice: Dice) -> str:
 
 def _forest(place: Place, dice: Dice) -> str:
     if place.forest_octant < 0:
-        return dice.pick(("", f"{place.region.tree} trees along the road"))
+        row = dice.pick(("", f"{place.region.tree} trees along the road"))
+        return "" if place.biome == "ice" else row
     side = _side(place.forest_octant, dice)
     wood = dice.pick(("a wood", "woods", f"{place.region.tree} woods"))
     return f"{wood} {side}"

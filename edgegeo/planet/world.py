@@ -189,7 +189,7 @@ def _equalise(values: Floats, weight: Floats) -> Floats:
     """Replace each value by its weighted rank in 0..1, so that every level covers the same area."""
     order = np.argsort(values, kind="stable")
     rank = np.cumsum(weight[order])
-    out = np.empty_like(values)
+    out: Floats = np.empty_like(values)
     out[order] = rank / rank[-1]
     return out
 
@@ -197,7 +197,8 @@ def _equalise(values: Floats, weight: Floats) -> Floats:
 def _equalise_on(values: Floats, weight: Floats, mask: NDArray[np.bool_]) -> Floats:
     order = np.argsort(values[mask], kind="stable")
     rank = np.cumsum(weight[mask][order])
-    return np.interp(values, values[mask][order], rank / rank[-1])
+    out: Floats = np.interp(values, values[mask][order], rank / rank[-1])
+    return out
 
 
 def _channels(unit: Floats, weight: Floats, seed: int) -> Floats:
@@ -216,7 +217,8 @@ def _channels(unit: Floats, weight: Floats, seed: int) -> Floats:
         columns.append(_equalise_on(noise(k, frequency, 2, 0.25), weight, land))
     for k in (7, 8, 9):
         columns.append(np.clip(0.5 + 0.4 * noise(k, 6.0, 3), 0.0, 1.0))
-    return np.round(np.stack(columns, axis=1), 9)
+    table: Floats = np.round(np.stack(columns, axis=1), 9)
+    return table
 
 
 def _regions(world: World, seed: int) -> tuple[Floats, tuple[Region, ...]]:
@@ -269,7 +271,7 @@ def _styles(points: list[tuple[float, float, float]], culture: list[int], dice: 
         "post_colour": tuple(PAINTS),
         "flag": FLAGS,
         "roof_shade": (0.78, 1.0, 1.2),
-        "line": tuple((kind, colour) for kind in LINES[1:] for colour in LINE_COLOURS) + (("none", "white"),),
+        "line": (*((kind, colour) for kind in LINES[1:] for colour in LINE_COLOURS), ("none", "white")),
         "flag_colours": tuple((a, b) for a in PAINTS for b in PAINTS if a != b),
     }
     names: set[str] = set()
