@@ -200,8 +200,9 @@ def _strip(a: Point, b: Point, half: float) -> tuple[Point, ...]:
 
 
 def _ring(centre: Point, radius: float) -> tuple[Point, ...]:
+    steps = [2.0 * math.pi * k / 24 for k in range(24)]
     return tuple(
-        (centre[0] + radius * math.cos(0.3927 * k), centre[1] + radius * math.sin(0.3927 * k)) for k in range(16)
+        (round(centre[0] + radius * math.cos(a), 6), round(centre[1] + radius * math.sin(a), 6)) for a in steps
     )
 
 

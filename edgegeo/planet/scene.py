@@ -86,10 +86,15 @@ class Scene:
         return (u * self.along[0] + v * self.across[0], u * self.along[1] + v * self.across[1])
 
 
+def _tidy(metres: float) -> float:
+    """Micrometres: hides the last bit of sine and cosine, which differs between C libraries."""
+    return round(metres, 6)
+
+
 def octant_point(octant: int, distance: float) -> Point:
     """The point at a distance (m) in the middle of an octant."""
     angle = math.radians(45.0 * octant)
-    return (distance * math.sin(angle), distance * math.cos(angle))
+    return (_tidy(distance * math.sin(angle)), _tidy(distance * math.cos(angle)))
 
 
 def build_scene(place: Place) -> Scene:
@@ -170,7 +175,7 @@ def _blob(x: float, y: float, radius: float, wobble: float, dice: Dice, n: int =
         a = 6.283185307 * k / n
         r = radius * (1.0 + wobble * (0.5 * math.sin(2 * a + phase[0]) + 0.35 * math.sin(3 * a + phase[1])
                                       + 0.2 * math.sin(5 * a + phase[2])))
-        points.append((x + r * math.cos(a), y + r * math.sin(a)))
+        points.append((_tidy(x + r * math.cos(a)), _tidy(y + r * math.sin(a))))
     return tuple(points)
 
 
@@ -184,8 +189,8 @@ def _band(octant: int, near: float, width: float, sway: float, dice: Dice, exten
         t = -extent + 2.0 * extent * k / steps
         shift = sway * (math.sin(t / 42.0 + p1) + 0.5 * math.sin(t / 23.0 + p2))
         d1, d2 = near + shift, near + shift + width
-        inner.append((fx * d1 + fy * t, fy * d1 - fx * t))
-        outer.append((fx * d2 + fy * t, fy * d2 - fx * t))
+        inner.append((_tidy(fx * d1 + fy * t), _tidy(fy * d1 - fx * t)))
+        outer.append((_tidy(fx * d2 + fy * t), _tidy(fy * d2 - fx * t)))
     return tuple(inner + outer[::-1])
 
 
@@ -254,8 +259,8 @@ def _forest(scene: Scene, dice: Dice) -> None:
     scene.forest_floor.append(_blob(x0, y0, 44.0, 0.2, dice))
     for k in range(34):
         angle, r = 2.399963 * k, 42.0 * math.sqrt((k + 0.5) / 34.0)
-        x = x0 + r * math.cos(angle) + dice.span(-2.0, 2.0)
-        y = y0 + r * math.sin(angle) + dice.span(-2.0, 2.0)
+        x = _tidy(x0 + r * math.cos(angle) + dice.span(-2.0, 2.0))
+        y = _tidy(y0 + r * math.sin(angle) + dice.span(-2.0, 2.0))
         if abs(x * scene.across[0] + y * scene.across[1]) > VERGE_HALF + 4.0:
             scene.things.append(Thing("tree", x, y, dice.span(11.0, 15.0)))
 

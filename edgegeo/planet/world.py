@@ -197,8 +197,7 @@ def _equalise(values: Floats, weight: Floats) -> Floats:
 def _equalise_on(values: Floats, weight: Floats, mask: NDArray[np.bool_]) -> Floats:
     order = np.argsort(values[mask], kind="stable")
     rank = np.cumsum(weight[mask][order])
-    out: Floats = np.interp(values, values[mask][order], rank / rank[-1])
-    return out
+    return np.asarray(np.interp(values, values[mask][order], rank / rank[-1]), np.float64)
 
 
 def _channels(unit: Floats, weight: Floats, seed: int) -> Floats:
