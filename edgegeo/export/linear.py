@@ -92,7 +92,8 @@ def quantise_blocks(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], 
         error = ((np.clip(np.rint(cells / trial), -8, 7) * trial - cells) ** 2).sum(-1, keepdims=True)
         scale, best = np.where(error < best, trial, scale), np.minimum(error, best)
     codes = (np.clip(np.rint(cells / scale), -8, 7) + 8).astype(np.uint8)
-    return codes[..., 0::2] | (codes[..., 1::2] << 4), scale[..., 0]
+    packed: NDArray[np.uint8] = np.bitwise_or(codes[..., 0::2], codes[..., 1::2] << np.uint8(4), dtype=np.uint8)
+    return packed, np.asarray(scale[..., 0], np.float32)
 
 
 def _int8(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, span: tuple[float, float] | None) -> str:

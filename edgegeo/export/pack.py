@@ -1,0 +1,157 @@
+"""Everything of a bundle but its graphs: arrays, Hugging Face files, roles, manifest."""
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegeo.bundle import (
+    SCHEMA_VERSION,
+    Bundle,
+    Component,
+    EmbedRole,
+    FileEntry,
+    GenerateRole,
+    Manifest,
+    RerankRole,
+    Roles,
+    Segment,
+    TrunkSpec,
+)
+from edgegeo.errors import CheckpointError
+from edgegeo.export.components import Layout
+from edgegeo.export.linear import to_half
+from edgegeo.export.prompts import image_wrap, segments, word_ids
+from edgegeo.export.source import RoleSource, Source
+from edgegeo.export.trunk import array, trunk_shape
+from edgegeo.recipe import Recipe
+
+HF_FILES = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+MAX_TEXT_TOKENS = 300
+"""Longest text of an embedding (NGCG-MLLM, arXiv 2604.10721), where the model has room for it."""
+TOOLS = ("edgegeo", "torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
+
+
+def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
+    """Write the token-embedding table, the yes/no rows and the latent queries."""
+    table = array(source.base.get_input_embeddings().weight)
+    for role, one in source.roles.items():
+        if not np.array_equal(array(one.model.get_input_embeddings().weight), table):
+            raise CheckpointError(f"the adapter of role '{role}' changes the token embeddings; retrain it without them")
+    np.save(folder / "embed_tokens.npy", to_half(table, "embed_tokens") if recipe.embeddings == "fp16" else table)
+    if "rerank" in source.roles:
+        head = source.roles["rerank"].model.lm_head
+        rows = [*word_ids(source.yes, source.tokenizer), *word_ids(source.no, source.tokenizer)]
+        np.save(folder / "head_rows.npy", array(head.weight)[rows])
+    queries = source.roles["embed"].queries if "embed" in source.roles else None
+    if queries is not None:
+        np.save(folder / "queries.npy", np.asarray(queries, np.float32))
+
+
+def copy_files(source: Source, folder: Path) -> None:
+    """Copy the Hugging Face files that stand beside the weights."""
+    for name in HF_FILES:
+        if (source.path / name).is_file():
+            shutil.copyfile(source.path / name, folder / name)
+
+
+def manifest(
+    source: Source, recipe: Recipe, plan: Layout, components: dict[str, Component], calibration: dict[str, Any]
+) -> Manifest:
+    """The manifest, still without accuracy card and file list."""
+    return Manifest(
+        schema=SCHEMA_VERSION, name=f"{source.name}-{recipe.name}", family=source.family, dialect="ort",
+        target=recipe.target, components=dict(sorted(components.items())), image=source.image,
+        trunk=trunk_spec(source), roles=roles(source, plan), tokenizer="tokenizer.json",
+        embed_tokens="embed_tokens.npy", golden="golden.npz", accuracy={}, calibration=calibration,
+        source=source.facts, tools=tool_versions(),
+    )  # fmt: skip
+
+
+def trunk_spec(source: Source) -> TrunkSpec:
+    """Shape of the decoder, from the checkpoint's configuration."""
+    config = source.base.config.text_config
+    shape = trunk_shape(config)
+    return TrunkSpec(
+        shape.layers, shape.kv_heads, shape.head_dim, shape.hidden,
+        source.base.get_input_embeddings().weight.shape[0], shape.max_positions,
+    )  # fmt: skip
+
+
+def roles(source: Source, plan: Layout) -> Roles:
+    """Roles with their prompts frozen."""
+    wrap = image_wrap(source.tokenizer)
+
+    def frozen(name: str, query: str = "text") -> tuple[Segment, ...]:
+        return segments(source.prompts[name], source.tokenizer, wrap, query)
+
+    embed = rerank = generate = None
+    if "embed" in source.roles:
+        embed = _embed_role(
+            source, source.roles["embed"], plan.roles["embed"], frozen("embed_text"), frozen("embed_image")
+        )
+    if "rerank" in source.roles:
+        yes, no = word_ids(source.yes, source.tokenizer), word_ids(source.no, source.tokenizer)
+        bias = source.roles["rerank"].model.lm_head.bias
+        rerank = RerankRole(
+            vision=plan.roles["rerank"]["vision"], trunk=plan.roles["rerank"]["trunk"],
+            image_prompt=frozen("rerank", "image"), text_prompt=frozen("rerank", "text"), yes_ids=yes, no_ids=no,
+            rows="head_rows.npy", bias=() if bias is None else tuple(array(bias)[[*yes, *no]].tolist()),
+        )  # fmt: skip
+        if set(yes) & set(no):
+            raise CheckpointError("the same token stands for yes and for no; name other answer words")
+    if "generate" in source.roles:
+        parts = plan.roles["generate"]
+        generate = GenerateRole(
+            parts["vision"], parts["trunk"], parts["head"], frozen("generate"), source.stop_ids, source.max_new_tokens
+        )
+    return Roles(embed, rerank, generate)
+
+
+def _embed_role(
+    source: Source, one: RoleSource, parts: dict[str, str], text: tuple[Segment, ...], image: tuple[Segment, ...]
+) -> EmbedRole:
+    shape = trunk_shape(source.base.config.text_config)
+    queries = 0 if one.queries is None else len(one.queries)
+    room = shape.max_positions - queries - sum(len(s.ids or ()) for s in text)
+    return EmbedRole(
+        vision=parts["vision"], trunk=parts["trunk"], text_prompt=text, image_prompt=image,
+        pooling="queries" if queries else "eos", dim=shape.hidden, max_text_tokens=min(MAX_TEXT_TOKENS, room),
+        queries="queries.npy" if queries else None,
+    )  # fmt: skip
+
+
+def draft(folder: Path, unfinished: Manifest) -> Bundle:
+    """A staged folder as a Bundle that the runtime can open before it is published and hashed."""
+    files = {f.relative_to(folder).as_posix(): FileEntry(f.stat().st_size, "") for f in _files(folder)}
+    from dataclasses import replace
+
+    return Bundle(folder, replace(unfinished, files=files), "")
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what makes a bundle; a tool that is not installed as a package is left out."""
+    found = {"python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def save_array(file: Path, value: NDArray[Any]) -> None:
+    """Write one array; OSError from a full disk passes through."""
+    np.save(file, value)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
