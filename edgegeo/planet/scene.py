@@ -118,11 +118,11 @@ def build_scene(place: Place) -> Scene:
     _fields(scene, dice)
     _water(scene, dice)
     _roads(scene)
+    for kind, octant in zip(place.landmarks, place.landmark_octants, strict=True):
+        x, y = octant_point(octant, dice.span(95.0, 106.0))
+        scene.things.append(Thing(kind, x, y, 20.0))
     _settlement(scene, dice)
     _forest(scene, dice)
-    for kind, octant in zip(place.landmarks, place.landmark_octants, strict=True):
-        x, y = octant_point(octant, dice.span(92.0, 104.0))
-        scene.things.append(Thing(kind, x, y, 20.0))
     _roadside(scene, dice)
     _scatter(scene, dice)
     return scene
@@ -198,8 +198,8 @@ def _water(scene: Scene, dice: Dice) -> None:
     place = scene.place
     if place.water == "river":
         state = dice.below(1 << 40)
-        scene.shore.append(_band(place.water_octant, 32.0, 36.0, 6.0, Dice(state), 260.0))
-        scene.water.append(_band(place.water_octant, 37.0, 26.0, 6.0, Dice(state), 260.0))
+        scene.shore.append(_band(place.water_octant, 17.0, 32.0, 5.0, Dice(state), 260.0))
+        scene.water.append(_band(place.water_octant, 21.0, 24.0, 5.0, Dice(state), 260.0))
     elif place.water == "lake":
         x, y = octant_point(place.water_octant, 88.0)
         radius, state = dice.span(42.0, 52.0), dice.below(1 << 40)
@@ -227,7 +227,7 @@ def _roads(scene: Scene) -> None:
 def _crossing_u(scene: Scene) -> float:
     place = scene.place
     forward = math.cos(math.radians(place.heading - 45.0 * place.road)) > 0
-    return 56.0 if forward == place.crossing_ahead else -56.0
+    return 34.0 if forward == place.crossing_ahead else -34.0
 
 
 def _settlement(scene: Scene, dice: Dice) -> None:
@@ -235,20 +235,43 @@ def _settlement(scene: Scene, dice: Dice) -> None:
     n = HOUSES[place.settlement]
     if n == 0:
         return
-    x0, y0 = octant_point(place.settlement_octant, 88.0)
+    x0, y0 = octant_point(place.settlement_octant, 96.0)
     if place.settlement == "farm":
         scene.things.append(Thing("house", x0 - 14.0, y0, 22.0, 0))
         scene.things.append(Thing("house", x0 + 14.0, y0 + 6.0, 30.0, 1))
         return
-    side = math.ceil(math.sqrt(n))
+    side = math.ceil(math.sqrt(n)) + 1
     pitch = 25.0 if n < 10 else 23.0
     middle = (side - 1) / 2
     slots = sorted(range(side * side), key=lambda k: (abs(k % side - middle) + abs(k // side - middle), k))
-    for k in slots[:n]:
+    for k in slots:
         x = x0 + (k % side - (side - 1) / 2) * pitch + dice.span(-2.0, 2.0)
         y = y0 + (k // side - (side - 1) / 2) * pitch + dice.span(-2.0, 2.0)
-        if abs(x * scene.across[0] + y * scene.across[1]) > VERGE_HALF + 6.0:
-            scene.things.append(Thing("house", x, y, dice.span(16.0, 20.0), dice.below(2)))
+        house = Thing("house", x, y, dice.span(16.0, 20.0), dice.below(2))
+        if n > 0 and _is_free(scene, x, y, 10.0, 30.0):
+            scene.things.append(house)
+            n -= 1
+
+
+def _is_free(scene: Scene, x: float, y: float, margin: float, clear: float) -> bool:
+    """Whether a point is `margin` metres off every road and the water, and `clear` off the landmarks."""
+    place = scene.place
+    if abs(x * scene.across[0] + y * scene.across[1]) < VERGE_HALF + margin:
+        return False
+    u = x * scene.along[0] + y * scene.along[1]
+    if place.crossing != "none" and abs(u - _crossing_u(scene)) < ROAD_HALF + 2.0 + margin:
+        return False
+    fx, fy = octant_point(max(place.water_octant, 0), 1.0)
+    depth = x * fx + y * fy
+    if place.water == "river" and 14.0 - margin < depth < 52.0 + margin:
+        return False
+    if place.water == "sea" and depth > 38.0 - margin:
+        return False
+    lake = octant_point(place.water_octant, 88.0) if place.water == "lake" else (1e6, 1e6)
+    if math.hypot(x - lake[0], y - lake[1]) < 66.0 + margin:
+        return False
+    marks = (t for t in scene.things if t.kind in place.landmarks)
+    return all(abs(x - t.x) > clear or abs(y - t.y) > clear for t in marks)
 
 
 def _forest(scene: Scene, dice: Dice) -> None:
@@ -261,8 +284,9 @@ def _forest(scene: Scene, dice: Dice) -> None:
         angle, r = 2.399963 * k, 42.0 * math.sqrt((k + 0.5) / 34.0)
         x = _tidy(x0 + r * math.cos(angle) + dice.span(-2.0, 2.0))
         y = _tidy(y0 + r * math.sin(angle) + dice.span(-2.0, 2.0))
-        if abs(x * scene.across[0] + y * scene.across[1]) > VERGE_HALF + 4.0:
-            scene.things.append(Thing("tree", x, y, dice.span(11.0, 15.0)))
+        tree = Thing("tree", x, y, dice.span(11.0, 15.0))
+        if _is_free(scene, x, y, 4.0, 22.0):
+            scene.things.append(tree)
 
 
 def _roadside(scene: Scene, dice: Dice) -> None:
@@ -270,14 +294,16 @@ def _roadside(scene: Scene, dice: Dice) -> None:
     sign = 1.0 if place.key & 1 else -1.0
     theta = math.radians(place.heading - 45.0 * place.road)
     forward = 1.0 if math.cos(theta) > 0 else -1.0
+    cross = _crossing_u(scene) if place.crossing != "none" else 1e6
     for k in range(-5, 6):
         u = 30.0 * k + 15.0
         if place.biome != "ice":
             tx, ty = scene.at(u + dice.span(-3.0, 3.0), sign * 17.0)
-            if dice.unit() < 0.85:
+            if dice.unit() < 0.85 and abs(u - cross) > 14.0 and not _in_river(scene, tx, ty):
                 scene.things.append(Thing("tree", tx, ty, dice.span(11.0, 14.0)))
         px, py = scene.at(u, -sign * 9.5)
-        scene.things.append(Thing("post", px, py, 9.0))
+        if abs(u - cross) > 8.0:
+            scene.things.append(Thing("post", px, py, 9.0))
     x, y = scene.at(forward * 19.0, sign * 11.0)
     scene.things.append(Thing("sign", x, y, 6.0))
 
@@ -286,19 +312,17 @@ _DENSITY = {"ice": 0, "tundra": 5, "taiga": 26, "forest": 14, "grassland": 5, "d
             "rainforest": 26}
 
 
+def _in_river(scene: Scene, x: float, y: float) -> bool:
+    fx, fy = octant_point(max(scene.place.water_octant, 0), 1.0)
+    return scene.place.water == "river" and 14.0 < x * fx + y * fy < 50.0
+
+
 def _scatter(scene: Scene, dice: Dice) -> None:
     """Lone trees or boulders, kept off roads, water and whatever is built."""
-    fx, fy = octant_point(max(scene.place.water_octant, 0), 1.0)
-    taken = [(t.x, t.y) for t in scene.things if t.kind not in ("tree", "post", "sign")]
+    houses = [(t.x, t.y) for t in scene.things if t.kind == "house"]
     for _ in range(_DENSITY[scene.place.biome]):
-        x, y = dice.span(-HALF, HALF), dice.span(-HALF, HALF)
-        size = dice.span(8.0, 12.0)
-        v = abs(x * scene.across[0] + y * scene.across[1])
-        depth = x * fx + y * fy
-        wet = scene.place.water != "none" and depth > 20.0 and (scene.place.water != "river" or depth < 90.0)
-        if v < 26.0 or wet or any(abs(x - a) < 32.0 and abs(y - b) < 32.0 for a, b in taken):
-            continue
-        if abs(x * scene.along[0] + y * scene.along[1] - _crossing_u(scene)) > 16.0:
+        x, y, size = dice.span(-HALF, HALF), dice.span(-HALF, HALF), dice.span(8.0, 12.0)
+        if _is_free(scene, x, y, 8.0, 32.0) and all(abs(x - a) > 16.0 or abs(y - b) > 16.0 for a, b in houses):
             scene.things.append(Thing("tree", x, y, size))
 
 

@@ -210,7 +210,7 @@ def _channels(unit: Floats, weight: Floats, seed: int) -> Floats:
     cold = np.abs(unit[:, 2]) ** 2
     warm = -cold + 0.13 * noise(1, 2.6, 3) - 0.10 * np.maximum(height, 0.0)
     wet = noise(2, 2.2, 3)
-    columns = [height, _equalise_on(warm, weight, land), _equalise_on(wet, weight, land)]
+    columns: list[Floats] = [height, _equalise_on(warm, weight, land), _equalise_on(wet, weight, land)]
     columns.append(_equalise_on(1.2 * noise(3, 3.1, 3) + 0.8 * height, weight, land))
     for k, frequency in ((4, 1.9), (5, 2.1), (6, 1.6)):
         columns.append(_equalise_on(noise(k, frequency, 2, 0.25), weight, land))
