@@ -36,9 +36,7 @@ class Embedder:
             raise BundleError(f"{model.bundle.path}: unknown pooling '{role.pooling}'; update edgegeo")
 
     @classmethod
-    def open(
-        cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu"
-    ) -> "Embedder":
+    def open(cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu") -> "Embedder":
         """From a bundle's folder, an opened bundle, or a Model whose sessions are shared."""
         return cls(Model.open(bundle, threads, provider))
 

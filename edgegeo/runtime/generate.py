@@ -84,7 +84,7 @@ class Generator:
                 break
             cache.step_embeds[:, 0] = self.model.rows(chosen)
             hidden = cache.step()
-        return [self._result(ids, float(logprob)) for ids, logprob in zip(written, logprobs)]
+        return [self._result(ids, float(logprob)) for ids, logprob in zip(written, logprobs, strict=True)]
 
     def _result(self, ids: Sequence[int], logprob: float) -> Generated:
         text = self.model.tokenizer.decode(ids)

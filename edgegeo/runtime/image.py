@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
 
-Source = Union[str, Path, bytes, Image.Image]
+Source = str | Path | bytes | Image.Image
 """What a picture can come from: a path, the bytes of a file, or an opened Pillow image."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -189,7 +189,9 @@ def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # Without a turn, exif_transpose would copy every pixel.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except _DECODER_FAULTS:
         return image  # metadata that can't be read gives no orientation
 

@@ -116,7 +116,7 @@ class Model:
         slots: list[tuple[int, int, int]] = []
         for row, pieces in enumerate(prompts):
             at = 0
-            for piece, size in zip(pieces, sizes[row]):
+            for piece, size in zip(pieces, sizes[row], strict=True):
                 if isinstance(piece, int):
                     slots.append((row, at, piece))
                 else:

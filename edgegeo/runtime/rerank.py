@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from edgegeo.runtime.model import Model, load_array
 from edgegeo.runtime.tokens import Piece, checked_ids, fill
 from edgegeo.runtime.trunk import Floats
 
-Query = Union[str, Path, bytes, Image.Image]
+Query = str | Path | bytes | Image.Image
 """A `str` is a text; a picture is a Path, the bytes of a file, or a Pillow image."""
 
 
@@ -39,9 +38,7 @@ class Reranker:
         self._bias = np.array(role.bias or (0.0,) * count, np.float32)
 
     @classmethod
-    def open(
-        cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu"
-    ) -> "Reranker":
+    def open(cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu") -> "Reranker":
         """From a bundle's folder, an opened bundle, or a Model whose sessions are shared."""
         return cls(Model.open(bundle, threads, provider))
 
@@ -59,11 +56,18 @@ class Reranker:
             out[start : start + len(features)] = self.features(pieces, pictures, features)
         return out
 
+    @property
+    def max_query_tokens(self) -> int:
+        """Longest text that fits beside the candidate and the words of the prompt."""
+        manifest = self.model.bundle.manifest
+        fixed = sum(len(s.ids) for s in self.role.text_prompt if s.ids is not None)
+        return manifest.trunk.max_positions - manifest.image.tokens - fixed
+
     def query(self, query: Query) -> tuple[list[Piece], list[Floats]]:
         """What `features` needs of a query: the filled prompt, and the image tokens of its picture if it is one."""
         if isinstance(query, str):
-            limit = self.model.bundle.manifest.trunk.max_positions - self.model.bundle.manifest.image.tokens
-            return fill(self.role.text_prompt, [checked_ids(self.model.tokenizer, query, limit)]), []
+            ids = checked_ids(self.model.tokenizer, query, self.max_query_tokens)
+            return fill(self.role.text_prompt, [ids]), []
         features = self.model.features(self.role.vision, self.model.prepare([query]))
         return fill(self.role.image_prompt), [features]
 

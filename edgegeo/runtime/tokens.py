@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from edgegeo.bundle import Segment
 from edgegeo.errors import BundleError, InputError
 
 Ids = NDArray[np.int64]
-Piece = Union[Ids, int]
+Piece = Ids | int
 """A run of token ids, or the number of the picture whose image tokens stand here."""
 
 CHARS_PER_TOKEN = 64

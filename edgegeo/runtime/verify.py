@@ -62,9 +62,7 @@ class VerifyReport:
         }
 
 
-def golden_outputs(
-    bundle: Bundle | Model, images: NDArray[np.uint8], texts: Sequence[str]
-) -> dict[str, NDArray[Any]]:
+def golden_outputs(bundle: Bundle | Model, images: NDArray[np.uint8], texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     """What the export stores in golden.npz: inputs and this runtime's outputs, for the roles the bundle offers.
 
     images (n, h, w, 3) uint8. `pixels` (n, 3, H, W) float32, `embed_text` (texts, dim), `embed_image` (n, dim),
