@@ -216,7 +216,7 @@ def _channels(unit: Floats, weight: Floats, seed: int) -> Floats:
         columns.append(_equalise_on(noise(k, frequency, 2, 0.25), weight, land))
     for k in (7, 8, 9):
         columns.append(np.clip(0.5 + 0.4 * noise(k, 6.0, 3), 0.0, 1.0))
-    table: Floats = np.round(np.stack(columns, axis=1), 9)
+    table: Floats = np.stack(columns, axis=1).round(9)
     return table
 
 
