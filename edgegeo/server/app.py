@@ -1,0 +1,84 @@
+"""The app: routes, layers and the life of one server."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+import edgegeo
+from edgegeo.server import faults, models_api, places_api, state_api
+from edgegeo.server.context import Context
+from edgegeo.server.demo import Demo
+from edgegeo.server.engine import Engine
+from edgegeo.server.guard import Gate, KeyCheck, Porch
+from edgegeo.server.metrics import Metrics
+from edgegeo.server.settings import ServerSettings
+from edgegeo.server.worker import Admission
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+DESCRIPTION = """Where was this picture taken? Embeddings, re-ranking, search and positions from one small model.
+
+Pictures are sent as data URIs or uploads; the server never fetches a URL. Errors come in OpenAI's envelope,
+`{"error": {"message", "type", "param", "code"}}`, and `code` is stable."""
+
+
+def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], None] | None = None) -> FastAPI:
+    """An ASGI app over an opened engine. `on_start` is called once the model is warm."""
+    admission = Admission(settings.queue_size)
+    metrics = Metrics(lambda: admission.in_hand)
+    context = Context(engine, settings, metrics, admission)
+    app = FastAPI(
+        title="edgegeo",
+        version=edgegeo.__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(context, on_start),
+        middleware=[
+            Middleware(Porch, metrics=metrics),
+            Middleware(KeyCheck, key=settings.api_key, metrics=metrics),
+            Middleware(
+                Gate,
+                admission=admission,
+                deadline_s=settings.deadline_s,
+                max_body_bytes=settings.max_body_bytes,
+                metrics=metrics,
+            ),
+        ],
+    )
+    app.state.context = context
+    faults.install(app)
+    for routes in (
+        models_api.router(context),
+        places_api.router(context),
+        state_api.health_router(context),
+        state_api.demo_router(context),
+        state_api.page_router(),
+    ):
+        app.include_router(routes)
+    app.mount("/page", StaticFiles(directory=state_api.PAGES), name="page")
+    return app
+
+
+def _lifespan(context: Context, on_start: Callable[[], None] | None) -> Lifespan:
+    @asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        engine, metrics = context.engine, context.metrics
+        await context.timed("warm_up", engine.warm_up)
+        seed = await run_sync(engine.planet_seed)
+        context.demo = None if seed is None else Demo(seed)
+        precision = "+".join(sorted(set(engine.precision.values())))
+        metrics.model.labels(engine.name, precision, ",".join(engine.providers), engine.fingerprint).set(1)
+        metrics.gallery.set(0 if engine.gallery is None else len(engine.gallery))
+        context.ready = True
+        if on_start is not None:
+            on_start()
+        yield
+        context.ready = False
+        context.model.close()
+
+    return live

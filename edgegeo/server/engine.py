@@ -1,0 +1,131 @@
+"""The one place where the server touches the runtime: a bundle and a gallery, opened and ready to answer."""
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgegeo.planet import DEFAULT_SEED, Planet
+from edgegeo.runtime import Answer, Locator, Model
+from edgegeo.server.faults import Refusal
+from edgegeo.server.settings import ServerSettings
+
+Floats = NDArray[np.float32]
+
+_ROLES = {"embed": "embedding", "rerank": "re-ranking", "generate": "generation"}
+_PLANET_ID = re.compile(r"(train|validation|test)-0+")
+_PROOF = 8
+
+
+class Engine:
+    """Everything a route may ask of the model. The calls that compute belong on the model thread."""
+
+    def __init__(self, locator: Locator) -> None:
+        self.locator = locator
+        self.gallery = locator.gallery
+        bundle = locator.model.bundle
+        self.name = bundle.manifest.name
+        self.family = bundle.manifest.family
+        self.fingerprint = bundle.fingerprint
+        self.precision = {name: part.precision for name, part in bundle.manifest.components.items()}
+        self.roles = [role for role in _ROLES if getattr(bundle.manifest.roles, role) is not None]
+
+    @classmethod
+    def open(cls, settings: ServerSettings) -> "Engine":
+        """Open what the settings name. Raises BundleError, GalleryError, DeviceError."""
+        model = Model.open(settings.bundle, settings.threads, settings.provider)
+        return cls(Locator.open(model, settings.gallery))
+
+    @property
+    def providers(self) -> list[str]:
+        """Execution providers that onnxruntime really uses, of every component together."""
+        names = self.locator.model.bundle.manifest.components
+        used = [provider for name in names for provider in self.locator.model.session(name).get_providers()]
+        return list(dict.fromkeys(used))
+
+    @property
+    def summary(self) -> str:
+        """One line of what is served."""
+        precision = "+".join(sorted(set(self.precision.values())))
+        tiles = "no gallery" if self.gallery is None else f"{len(self.gallery):,} tiles"
+        return f"{self.name} ({precision}, {self.locator.model.provider}, {tiles})"
+
+    @property
+    def gallery_name(self) -> str | None:
+        """Name of the gallery's folder, None without one."""
+        return None if self.gallery is None else self.gallery.path.name
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return 0 if self.locator.embedder is None else self.locator.embedder.dim
+
+    def require(self, role: str) -> None:
+        """404 if the bundle does not offer the role."""
+        if role not in self.roles:
+            raise Refusal(
+                404, "role_not_offered", f"the bundle being served offers no {_ROLES[role]}; export it with it"
+            )
+
+    def require_gallery(self) -> str:
+        """The gallery's name; 404 without one."""
+        if self.gallery_name is None:
+            raise Refusal(404, "no_gallery", "no gallery is being served; start with: edgegeo serve --gallery FOLDER")
+        return self.gallery_name
+
+    def warm_up(self) -> None:
+        """One small answer of every kind, so that the first visitor does not wait for loading."""
+        grey = Image.new("RGB", (64, 64), (127, 127, 127))
+        if self.locator.embedder is not None:
+            self.locator.embedder.images([grey])
+            self.locator.embedder.texts(["warm"])
+        if self.locator.reranker is not None:
+            self.locator.reranker.score(grey, [grey])
+        if self.locator.generator is not None:
+            self.locator.generator.answer(grey)
+        if self.gallery is not None:
+            self.gallery.row("")  # builds the table of ids
+
+    def embed_texts(self, texts: list[str]) -> Floats:
+        """(N, dim) unit vectors."""
+        assert self.locator.embedder is not None, "require('embed') comes first"
+        return self.locator.embedder.texts(texts)
+
+    def embed_images(self, images: list[Image.Image]) -> Floats:
+        """(N, dim) unit vectors."""
+        assert self.locator.embedder is not None, "require('embed') comes first"
+        return self.locator.embedder.images(images)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without the prompt around it."""
+        return len(self.locator.model.tokenizer.encode(text))
+
+    def rerank(self, query: str | Image.Image, images: list[Image.Image]) -> list[float]:
+        """p(yes) of every picture."""
+        assert self.locator.reranker is not None, "require('rerank') comes first"
+        return [float(score) for score in self.locator.reranker.score(query, images)]
+
+    def locate(self, photo: Image.Image | None, text: str | None, **how: Any) -> Answer:
+        """`Locator.locate`."""
+        return self.locator.locate(photo=photo, text=text, **how)
+
+    def thumbnail(self, tile: str) -> bytes | None:
+        """JPEG of a tile; None for an unknown one."""
+        row = None if self.gallery is None else self.gallery.row(tile)
+        return None if self.gallery is None or row is None else self.gallery.thumbnail(row)
+
+    def planet_seed(self) -> int | None:
+        """The demo planet that the gallery is of, None for any other world; takes a second for a planet's gallery.
+
+        A gallery does not say where it comes from, so it is recognised by its first places.
+        """
+        match = None if self.gallery is None else _PLANET_ID.fullmatch(self.gallery.id(0))
+        if self.gallery is None or match is None:
+            return None
+        stated = self.locator.model.bundle.manifest.source.get("planet_seed")
+        seed = stated if isinstance(stated, int) else DEFAULT_SEED
+        count = min(_PROOF, len(self.gallery))
+        expected = Planet(seed).coordinates(match[1], count)
+        return seed if np.allclose(self.gallery.positions[:count], expected, atol=1e-3) else None

@@ -1,0 +1,136 @@
+"""Every refusal and failure as the client sees it: OpenAI's error envelope, constant texts, one table of codes.
+
+A client never sees a path, an address, a traceback or its own bytes back; the log has the detail, under the same
+request id.
+"""
+
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edgegeo.errors import BundleError, DeviceError, EdgegeoError, GalleryError, ImageError, InputError
+
+log = logging.getLogger("edgegeo.server")
+
+# A path, a Windows drive or a memory address; "JPEG/PNG" and "1/2" are none of these.
+_PRIVATE = re.compile(r"(?:^|[\s'\"(<=:])(?:~|\.{0,2})/\w|\b[A-Za-z]:\\|0x[0-9a-fA-F]{6,}|<[\w.]+ object")
+_LONGEST_MESSAGE = 400
+
+
+class Refusal(Exception):
+    """An answer other than 2xx that the server gives on purpose."""
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param, self.headers = status, code, message, param, headers
+
+
+NOT_AN_IMAGE = "this is not a JPEG, PNG or WebP picture"
+NO_URLS = "the server never fetches URLs: send the picture as a data URI (data:image/jpeg;base64,...) or as an upload"
+TOO_LARGE = "the request is larger than this server accepts; send a smaller picture or fewer inputs"
+QUEUE_FULL = "the server has as many requests in hand as it accepts; try again shortly"
+TOO_LATE = "the answer was not ready before the deadline"
+NO_KEY = "this server needs an API key: send it as 'Authorization: Bearer KEY'"
+WRONG_KEY = "the API key is not right"
+NO_MEMORY = "the server ran out of memory for this request; send less at once or try again later"
+INTERNAL = "internal error; the server's log has the details under this response's x-request-id"
+UNAVAILABLE = "the model or gallery can't be used right now; the server's log has the details"
+
+# The one table from kinds of errors to codes. First match wins, so leaves come before their parents.
+_TABLE: tuple[tuple[type[BaseException], int, str, str | None], ...] = (
+    # None: the error's own message is shown, if it holds nothing private.
+    (ImageError, 422, "unusable_image", None),
+    (InputError, 422, "invalid_input", None),
+    (GalleryError, 503, "gallery_unavailable", UNAVAILABLE),
+    (BundleError, 503, "bundle_unavailable", UNAVAILABLE),
+    (DeviceError, 503, "device_unavailable", UNAVAILABLE),
+    (MemoryError, 503, "out_of_memory", NO_MEMORY),
+    (TimeoutError, 504, "deadline_exceeded", TOO_LATE),
+)
+_HTTP_CODES = {
+    400: ("invalid_request", "the request could not be understood"),
+    404: ("not_found", "there is nothing at this address; GET /docs lists what there is"),
+    405: ("method_not_allowed", "this address does not answer this method; GET /docs lists what there is"),
+    413: ("too_large", TOO_LARGE),
+    415: ("unsupported_media_type", "send JSON (application/json) or a form upload (multipart/form-data)"),
+}
+
+
+def public_text(error: BaseException, otherwise: str) -> str:
+    """The error's own message if it holds no path and no address, else `otherwise`."""
+    text = " ".join(str(error).split())
+    return otherwise if not text or _PRIVATE.search(text) else text[:_LONGEST_MESSAGE]
+
+
+def refusal_for(error: BaseException) -> Refusal:
+    """The answer to an error raised while handling a request."""
+    if isinstance(error, Refusal):
+        return error
+    for kind, status, code, text in _TABLE:
+        if isinstance(error, kind):
+            return Refusal(status, code, text or public_text(error, "the input can't be used"))
+    return Refusal(500, "internal_error", INTERNAL)
+
+
+def respond(refusal: Refusal) -> JSONResponse:
+    """OpenAI's error envelope."""
+    kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+    if refusal.status == 401:
+        kind = "authentication_error"
+    elif refusal.status == 429:
+        kind = "rate_limit_error"
+    body = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
+    return JSONResponse({"error": body}, refusal.status, headers=refusal.headers)
+
+
+def handle(error: Exception, request: Request) -> Response:
+    """Answer an error; what the client isn't told goes to the log."""
+    refusal = refusal_for(error)
+    request_id = request.scope.get("edgegeo.request_id", "-")
+    if refusal.status == 500:
+        log.error("request %s failed", request_id, exc_info=error)
+    elif isinstance(error, EdgegeoError) and refusal.message != str(error):
+        log.warning("request %s: %s", request_id, error)
+    return respond(refusal)
+
+
+def from_validation(errors: Any) -> Refusal:
+    """The first fault that pydantic found, with the place in the request but not what stood there."""
+    first = errors[0]
+    if first["type"] in ("json_invalid", "value_error.jsondecode"):
+        return Refusal(400, "invalid_json", "the body is not valid JSON")
+    steps = [str(s)[:40] for s in first["loc"] if s not in ("body", "query", "path")]
+    place = ".".join(s for s in steps if s.isidentifier() or s.isdigit())[:120] or None
+    message = first["msg"].removeprefix("Value error, ")
+    text = public_text(ValueError(f"{place or 'body'}: {message}"), "the request does not have the expected form")
+    return Refusal(422, "invalid_input", text, place)
+
+
+def install(app: FastAPI) -> None:
+    """Let every exception of the app end in the envelope."""
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code, text = _HTTP_CODES.get(error.status_code, ("http_error", "the request was refused"))
+        return respond(Refusal(error.status_code, code, text, headers=dict(error.headers or {})))
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return respond(from_validation(error.errors()))
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        return handle(error, request)
+
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    # Exception itself would be answered outside our middleware and raised again; kinds are answered inside.
+    for kind in (Refusal, EdgegeoError, MemoryError, TimeoutError):
+        app.add_exception_handler(kind, on_error)

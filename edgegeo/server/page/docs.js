@@ -1,0 +1,111 @@
+// The OpenAPI document as a page, without anything from another host.
+
+const SHOWN = 72;
+
+function element(kind, className, ...children) {
+  const node = document.createElement(kind);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+// One schema in a few words: "string", "array of number", "TextPart or ImagePart".
+function named(schema, document) {
+  if (!schema) return "";
+  if (schema.$ref) return schema.$ref.split("/").pop();
+  const choices = schema.anyOf ?? schema.oneOf;
+  if (choices) return [...new Set(choices.map((choice) => named(choice, document)))].join(" or ");
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.type === "array") return `list of (${named(schema.items, document)})`;
+  return schema.format === "binary" ? "file" : (schema.type ?? "any");
+}
+
+function resolved(schema, document) {
+  if (!schema?.$ref) return schema;
+  const name = schema.$ref.split("/").pop();
+  return document.components.schemas[name] ?? {};
+}
+
+function limits(schema) {
+  const said = [];
+  for (const part of [schema, ...(schema.anyOf ?? [])]) {
+    if (part.minimum !== undefined) said.push(`from ${part.minimum}`);
+    if (part.maximum !== undefined) said.push(`to ${part.maximum}`);
+  }
+  if (schema.default !== undefined && schema.default !== null) said.push(`default ${JSON.stringify(schema.default)}`);
+  return said.join(", ");
+}
+
+function fields(schema, document) {
+  const table = element("table");
+  table.append(element("tr", "", ...["field", "type", "meaning"].map((title) => element("th", "", title))));
+  const required = new Set(schema.required ?? []);
+  for (const [name, field] of Object.entries(schema.properties ?? {})) {
+    const meaning = [field.description, limits(field)].filter(Boolean).join("; ");
+    const title = element("code", "", name);
+    const cell = element("td", "", title, required.has(name) ? " (required)" : "");
+    table.append(element("tr", "", cell, element("td", "", named(field, document)), element("td", "soft", meaning)));
+  }
+  return table;
+}
+
+// Long strings (data URIs) are cut for reading; the document has them whole.
+const shortened = (value) =>
+  JSON.stringify(value, (_, v) => (typeof v === "string" && v.length > SHOWN ? `${v.slice(0, SHOWN)}...` : v), 2);
+
+function operation(address, verb, said, document) {
+  const card = element("details", "card");
+  const summary = element("summary", "", element("span", "verb", verb.toUpperCase()), element("code", "", address));
+  summary.append(element("span", "soft", said.summary ?? ""));
+  card.append(summary);
+  for (const [kind, content] of Object.entries(said.requestBody?.content ?? {})) {
+    const schema = resolved(content.schema, document);
+    card.append(element("h3", "", `Request: ${kind}`), fields(schema, document));
+    for (const example of schema.examples ?? []) {
+      const command = `curl -s http://${location.host}${address} -H 'content-type: application/json' -d '${shortened(example)}'`;
+      card.append(element("h3", "", "Example"), element("pre", "", command));
+    }
+  }
+  if (said.parameters?.length) {
+    const properties = Object.fromEntries(said.parameters.map((p) => [p.name, { ...p.schema, description: `in the ${p.in}` }]));
+    card.append(element("h3", "", "Parameters"), fields({ properties }, document));
+  }
+  const answer = resolved(said.responses?.["200"]?.content?.["application/json"]?.schema, document);
+  if (answer?.properties) card.append(element("h3", "", "Answer"), fields(answer, document));
+  const codes = Object.entries(said.responses ?? {}).filter(([code]) => code !== "200");
+  if (codes.length) {
+    const table = element("table");
+    for (const [code, response] of codes) {
+      table.append(element("tr", "", element("td", "", code), element("td", "soft", response.description)));
+    }
+    card.append(element("h3", "", "Otherwise"), table);
+  }
+  return card;
+}
+
+async function begin() {
+  const document_ = await (await fetch("/openapi.json")).json();
+  document.getElementById("title").textContent = `${document_.info.title} ${document_.info.version}`;
+  document.getElementById("about").textContent = document_.info.description;
+  const groups = new Map();
+  for (const [address, verbs] of Object.entries(document_.paths)) {
+    for (const [verb, said] of Object.entries(verbs)) {
+      const group = said.tags?.[0] ?? "other";
+      if (!groups.has(group)) groups.set(group, []);
+      groups.get(group).push(operation(address, verb, said, document_));
+    }
+  }
+  const place = document.getElementById("operations");
+  for (const [group, cards] of groups) place.append(element("h2", "", group), ...cards);
+  const schemas = Object.entries(document_.components?.schemas ?? {});
+  place.append(element("h2", "", "schemas"));
+  for (const [name, schema] of schemas) {
+    const card = element("details", "card", element("summary", "", element("code", "", name), element("span", "soft", schema.description ?? "")));
+    card.append(fields(schema, document_));
+    place.append(card);
+  }
+  document.body.dataset.state = "done";
+}
+
+begin();

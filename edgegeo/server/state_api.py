@@ -1,0 +1,108 @@
+"""Health, metrics, the demo's map and examples, and the pages."""
+
+from pathlib import Path
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, Response
+
+import edgegeo
+from edgegeo.server.context import REFUSALS, Context
+from edgegeo.server.demo import Demo
+from edgegeo.server.faults import Refusal
+from edgegeo.server.schemas import Example, ExampleList, GalleryState, Place, Ready
+
+PAGES = Path(__file__).parent / "page"
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+_FRESH = {"cache-control": "no-cache"}
+_STEADY = {"cache-control": "private, max-age=3600"}
+MAP = "/v1/map.png"
+
+
+def health_router(context: Context) -> APIRouter:
+    """What orchestrators and Prometheus ask."""
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/health/live", summary="Whether the process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @routes.get("/health/ready", summary="What is served, on which device", responses={503: REFUSALS[503]})
+    async def ready() -> Ready:
+        engine = context.engine
+        if not context.ready:
+            raise Refusal(503, "not_ready", "the model is warming up", headers={"retry-after": "1"})
+        gallery = None
+        if engine.gallery is not None:
+            shown = MAP if context.demo else None
+            gallery = GalleryState(name=engine.gallery.path.name, tiles=len(engine.gallery), map=shown)
+        return Ready(
+            version=edgegeo.__version__,
+            bundle=engine.name,
+            fingerprint=engine.fingerprint,
+            precision=engine.precision,
+            roles=engine.roles,
+            provider=engine.providers,
+            gallery=gallery,
+            examples=context.demo is not None,
+        )
+
+    @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(context.metrics.text(), media_type=EXPOSITION)
+
+    return routes
+
+
+def demo_router(context: Context) -> APIRouter:
+    """The demo planet's map and photos; 404 for a gallery of another world."""
+    routes = APIRouter(tags=["demo"], responses={404: REFUSALS[404]})
+
+    def demo() -> Demo:
+        if context.demo is None:
+            raise Refusal(404, "no_demo", "the gallery being served is not of the demo planet")
+        return context.demo
+
+    @routes.get(MAP, summary="World map of the demo planet, equirectangular", response_class=Response)
+    async def map_png() -> Response:
+        return Response(await run_sync(demo().map), media_type="image/png", headers=_STEADY)
+
+    @routes.get("/v1/examples", summary="Photos of the demo planet whose place is known")
+    async def examples() -> ExampleList:
+        shown = demo()
+        places = await run_sync(shown.places)
+        return ExampleList(
+            data=[
+                Example(
+                    index=i,
+                    photo=f"/v1/examples/{i}/photo.jpg",
+                    truth=Place(lat=place.lat, lon=place.lon),
+                    description=await run_sync(shown.description, i),
+                )
+                for i, place in enumerate(places)
+            ]
+        )
+
+    @routes.get("/v1/examples/{index}/photo.jpg", summary="An example's photo", response_class=Response)
+    async def photo(index: int) -> Response:
+        shown = demo()
+        if not 0 <= index < len(await run_sync(shown.places)):
+            raise Refusal(404, "unknown_example", "there is no such example; GET /v1/examples lists them")
+        return Response(await run_sync(shown.photo, index), media_type="image/jpeg", headers=_STEADY)
+
+    return routes
+
+
+def page_router() -> APIRouter:
+    """The two pages. Their scripts and styles are served below /page."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    async def page() -> FileResponse:
+        return FileResponse(PAGES / "index.html", headers=_FRESH)
+
+    @routes.get("/docs")
+    async def docs() -> FileResponse:
+        return FileResponse(PAGES / "docs.html", headers=_FRESH)
+
+    return routes
