@@ -61,7 +61,7 @@ def open_image(src: Source, limits: ImageLimits | None = None) -> Image.Image:
             f"{name} declares more than {limits.max_pixels:,} pixels; scale it down before sending it"
         ) from None
     except _DECODER_FAULTS as error:
-        raise ImageError(f"{name} can't be read as a picture ({_short(error)}); save it again") from None
+        raise ImageError(f"{name} is damaged or cut off ({_short(error)}); copy or save it again") from None
     _check_shape(image, name, limits)
     # Phones write JPEGs with a preview behind the picture ("MPO"): several frames, but a still picture.
     if getattr(image, "is_animated", False) and image.format != "MPO":

@@ -11,7 +11,7 @@ from PIL import Image
 
 from edgegeo.bundle import Bundle, open_bundle
 from edgegeo.errors import BundleError, EdgegeoError, InputError
-from edgegeo.runtime.embed import Embedder
+from edgegeo.runtime.embed import Embedder, normalized
 from edgegeo.runtime.generate import Generator
 from edgegeo.runtime.model import Model
 from edgegeo.runtime.rerank import Reranker
@@ -128,7 +128,7 @@ def _compare(name: str, golden: NDArray[Any], again: NDArray[Any], bundle: Bundl
     if golden.shape != again.shape and not name.startswith("answer"):
         return Check(name, False, float("nan"), float("nan"), f"shape {again.shape} instead of {golden.shape}")
     if name.startswith("embed"):
-        worst = float((golden * again).sum(axis=1).min())
+        worst = float((normalized(golden) * again).sum(axis=1).min())
         return Check(name, worst >= COSINE, worst, COSINE, "lowest cosine")
     if name == "yes_no_margin":
         worst = float(np.abs(golden - again).max())

@@ -1,0 +1,211 @@
+"""Embedding, re-ranking and generation against the same graphs run the plain way."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgegeo.bundle import Roles, open_bundle
+from edgegeo.errors import BundleError, ImageError, InputError
+from edgegeo.runtime import Embedder, Generator, Model, Reranker
+from edgegeo.runtime.rerank import logsumexp, probability
+from edgegeo.runtime.tokens import fill
+
+TEXTS = ["a green field", "houses", "a river with red roofs beside a green field and houses", "no"]
+
+
+def pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(5)
+    return [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle: Path) -> Model:
+    return Model.open(tiny_bundle, threads=2)
+
+
+@pytest.fixture(scope="module")
+def slq(slq_tiny_bundle: Path) -> Model:
+    return Model.open(slq_tiny_bundle, threads=1)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_text_batches_do_not_change_embeddings(model: Model, batch: int) -> None:
+    embedder = Embedder(model)
+    found = embedder.texts(TEXTS, batch=batch)
+    assert found.shape == (4, embedder.dim)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(found, np.concatenate([embedder.texts([t]) for t in TEXTS]), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_image_batches_do_not_change_embeddings(model: Model, batch: int) -> None:
+    embedder, images = Embedder(model), pictures(3)
+    found = embedder.images(images, batch=batch)
+    np.testing.assert_allclose(found, np.concatenate([embedder.images([i]) for i in images]), atol=1e-5)
+
+
+def test_eos_pooling_is_the_last_hidden_state(model: Model) -> None:
+    embedder = Embedder(model)
+    ids = model.tokenizer.encode(TEXTS[0])
+    prompt = fill(embedder.role.text_prompt, [ids])
+    embeds, lengths = model.assemble([prompt])
+    assert lengths[0] == len(ids) + 2
+    last = model.trunk("trunk").hidden(embeds, lengths, lengths[:, None] - 1)[0, 0]
+    np.testing.assert_allclose(embedder.texts(TEXTS[:1])[0], last / np.linalg.norm(last), atol=1e-6)
+
+
+def test_latent_queries_are_appended_and_averaged(slq: Model) -> None:
+    embedder = Embedder(slq)
+    queries = np.load(slq.bundle.path / "queries.npy")
+    prompt = fill(embedder.role.text_prompt, [slq.tokenizer.encode(TEXTS[0])])
+    embeds, lengths = slq.assemble([prompt])
+    whole = np.concatenate([embeds, queries[None]], axis=1)
+    at = np.arange(lengths[0], lengths[0] + len(queries))[None]
+    mean = slq.trunk("trunk").hidden(whole, lengths + len(queries), at)[0].mean(axis=0)
+    found = embedder.texts(TEXTS)
+    np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), atol=1e-5)
+    assert embedder.images(pictures(2)).shape == (2, embedder.dim)
+
+
+def test_nothing_to_embed(model: Model) -> None:
+    assert Embedder(model).texts([]).shape == (0, 32)
+    assert Embedder(model).images([]).shape == (0, 32)
+
+
+def test_text_guards(model: Model) -> None:
+    with pytest.raises(InputError, match="empty"):
+        Embedder(model).texts(["a field", " "])
+    with pytest.raises(InputError, match="reads up to 64"):
+        Embedder(model).texts(["x " * 50])
+    with pytest.raises(InputError, match="characters"):
+        Embedder(model).texts(["x" * 100_000])
+
+
+def test_an_unusable_picture_in_a_batch(model: Model) -> None:
+    with pytest.raises(ImageError, match="not a JPEG"):
+        Embedder(model).images([*pictures(2), b"junk"])
+
+
+def plain_margin(model: Model, prompt: list, features: list[np.ndarray]) -> float:
+    role = model.bundle.manifest.roles.rerank
+    assert role is not None
+    embeds, lengths = model.assemble([prompt], features)
+    hidden = model.trunk("trunk").hidden(embeds, lengths, lengths[:, None] - 1)
+    logits = model.session("head").run(None, {"hidden_states": hidden})[0][0, 0].astype(np.float64)
+    yes, no = np.exp(logits[list(role.yes_ids)]).sum(), np.exp(logits[list(role.no_ids)]).sum()
+    return float(np.log(yes) - np.log(no))
+
+
+def test_rerank_equals_the_full_head_on_whole_prompts(model: Model) -> None:
+    reranker, images = Reranker(model), pictures(4)
+    features = [model.features("vision", model.prepare([image])) for image in images]
+    by_text = reranker.margins("a green field", images[1:])
+    by_image = reranker.margins(images[0].copy(), images[1:], batch=2)
+    ids = model.tokenizer.encode("a green field")
+    for row, candidate in enumerate(features[1:]):
+        text = plain_margin(model, fill(reranker.role.text_prompt, [ids]), [candidate])
+        pair = plain_margin(model, fill(reranker.role.image_prompt), [features[0], candidate])
+        assert by_text[row] == pytest.approx(text, abs=2e-3)  # the table in the bundle is float16, the rows float32
+        assert by_image[row] == pytest.approx(pair, abs=2e-3)
+    scores = reranker.score("a green field", images[1:])
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-by_text)), atol=1e-12)
+    assert reranker.score("a green field", []).shape == (0,)
+
+
+def test_rerank_refuses_a_text_without_room(model: Model) -> None:
+    assert Reranker(model).max_query_tokens < 256
+    with pytest.raises(InputError, match="reads up to"):
+        Reranker(model).score("q w " * 300, pictures(1))
+
+
+def test_probability_and_logsumexp_do_not_overflow() -> None:
+    np.testing.assert_array_equal(probability(np.array([-1e9, 0.0, 1e9])), [0.0, 0.5, 1.0])
+    np.testing.assert_allclose(logsumexp(np.array([[1e4, 1e4]], np.float32)), 1e4 + np.log(2))
+
+
+def naive_tokens(model: Model, image: Image.Image) -> tuple[list[int], float]:
+    """Greedy decoding that computes everything again for each token."""
+    role = model.bundle.manifest.roles.generate
+    assert role is not None
+    embeds, lengths = model.assemble([fill(role.prompt)], [model.features("vision", model.prepare([image]))])
+    tokens: list[int] = []
+    logprob = 0.0
+    for _ in range(role.max_new_tokens):
+        length = embeds.shape[1]
+        hidden = model.trunk("trunk").hidden(embeds, [length], np.array([[length - 1]]))
+        logits = model.session("head").run(None, {"hidden_states": hidden})[0][0, 0].astype(np.float64)
+        token = int(logits.argmax())
+        logprob += logits[token] - np.log(np.exp(logits).sum())
+        if token in role.stop_ids:
+            break
+        tokens.append(token)
+        embeds = np.concatenate([embeds, model.rows(np.array([[token]]))], axis=1)
+    return tokens, logprob
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_decoding_with_the_cache_equals_decoding_without(model: Model, batch: int) -> None:
+    images = pictures(5)
+    for image, answer in zip(images, Generator(model).answers(images, batch=batch), strict=True):
+        tokens, logprob = naive_tokens(model, image)
+        assert list(answer.tokens) == tokens
+        assert answer.logprob == pytest.approx(logprob, abs=1e-3)
+        assert answer.text == model.tokenizer.decode(tokens)
+
+
+def test_rows_stop_one_by_one(model: Model) -> None:
+    images = pictures(6)
+    free = [naive_tokens(model, image)[0] for image in images]
+    role = model.bundle.manifest.roles.generate
+    assert role is not None
+    generator = Generator(model)
+    generator.role = replace(role, stop_ids=(free[0][2], free[1][4]))
+    answers = generator.answers(images)
+    for tokens, answer in zip(free, answers, strict=True):
+        stops = [i for i, token in enumerate(tokens) if token in generator.role.stop_ids]
+        assert list(answer.tokens) == tokens[: stops[0] if stops else None]
+    assert len({len(a.tokens) for a in answers}) > 1
+
+
+def test_roles_that_are_absent_say_so(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    empty = Model(replace(bundle, manifest=replace(bundle.manifest, roles=Roles())))
+    for kind, words in ((Embedder, "no embedding"), (Reranker, "no re-ranking"), (Generator, "no GPS generation")):
+        with pytest.raises(BundleError, match=words):
+            kind(empty)
+
+
+def test_sessions_are_shared_and_opened_once(tiny_bundle: Path) -> None:
+    model = Model.open(tiny_bundle, threads=1)
+    found = []
+    workers = [threading.Thread(target=lambda: found.append(model.session("trunk"))) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len({id(session) for session in found}) == 1
+    assert Embedder.open(model).model is Generator.open(model).model
+
+
+def test_many_threads_get_the_right_answers(model: Model) -> None:
+    images = pictures(8)
+    generator, embedder = Generator(model), Embedder(model)
+    alone = [(generator.answer(i).tokens, embedder.images([i])) for i in images]
+    found: dict[int, tuple] = {}
+
+    def work(index: int) -> None:
+        found[index] = (generator.answer(images[index]).tokens, embedder.images([images[index]]))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for index, (tokens, vector) in enumerate(alone):
+        assert found[index][0] == tokens
+        np.testing.assert_allclose(found[index][1], vector, atol=1e-6)

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgegeo.bundle import Bundle, open_bundle, publish, staging
+from edgegeo.errors import BundleError, InputError
+from edgegeo.runtime import verify_bundle
+from edgegeo.runtime.verify import golden_outputs
+
+
+def republished(bundle: Bundle, target: Path, golden: dict) -> Path:
+    """The same bundle with other golden data, hashes made anew."""
+    import shutil
+
+    with staging(target) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        np.savez(folder / "golden.npz", **golden)
+        return publish(folder, bundle.manifest, target).path
+
+
+def stored(bundle: Bundle) -> dict:
+    with np.load(bundle.path / "golden.npz") as data:
+        return {name: data[name] for name in data.files}
+
+
+@pytest.mark.parametrize("which", ["tiny_bundle", "slq_tiny_bundle"])
+def test_a_sound_bundle_passes(which: str, request: pytest.FixtureRequest) -> None:
+    report = verify_bundle(request.getfixturevalue(which))
+    assert report.passed
+    names = {check.name for check in report.checks}
+    assert {"pixels", "embed_text", "embed_image", "yes_no_margin", "answer_ids", "answer_lengths"} <= names
+    assert json.loads(json.dumps(report.to_dict()))["passed"] is True
+
+
+@pytest.mark.parametrize("name", ["pixels", "embed_text", "embed_image", "yes_no_margin", "answer_ids"])
+def test_a_wrong_output_fails_its_own_check(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    bundle = open_bundle(tiny_bundle)
+    golden = stored(bundle)
+    golden[name] = golden[name][::-1].copy() + 1
+    report = verify_bundle(republished(bundle, tmp_path / "b", golden))
+    assert not report.passed
+    assert [check.name for check in report.checks if not check.passed] == [name]
+
+
+def test_missing_and_misshapen_outputs_fail(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    golden = stored(bundle)
+    del golden["embed_text"]
+    golden["embed_image"] = golden["embed_image"][:1]
+    failed = [c.name for c in verify_bundle(republished(bundle, tmp_path / "b", golden)).checks if not c.passed]
+    assert sorted(failed) == ["embed_image", "embed_text"]
+
+
+def test_damage_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    graph = copy / "onnx" / "vision_encoder.onnx_data"
+    data = bytearray(graph.read_bytes())
+    data[7] ^= 1
+    graph.write_bytes(data)
+    with pytest.raises(BundleError, match="differs from its recorded hash"):
+        verify_bundle(copy)
+    with pytest.raises(BundleError, match="can't be run"):
+        verify_bundle(republished(open_bundle(tiny_bundle), tmp_path / "b", {"image": np.zeros(3)}))
+
+
+def test_golden_inputs_are_needed(tiny_bundle: Path) -> None:
+    with pytest.raises(InputError, match="at least one"):
+        golden_outputs(open_bundle(tiny_bundle), np.zeros((0, 8, 8, 3), np.uint8), ["a"])
