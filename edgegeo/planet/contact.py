@@ -9,8 +9,9 @@ from edgegeo.planet.globe import Planet
 _LINE = 12
 
 
-def contact_sheet(planet: Planet, n: int = 12, columns: int = 2, size: int = 256, split: str = "validation",
-                  seed: int = 0) -> Image.Image:
+def contact_sheet(
+    planet: Planet, n: int = 12, columns: int = 2, size: int = 256, split: str = "validation", seed: int = 0
+) -> Image.Image:
     """The first n places of a split: each a tile, a photo and a caption."""
     width, height = 2 * size + 12, size + 5 * _LINE
     rows = -(-n // columns)

@@ -176,9 +176,7 @@ def _ground(draw: ImageDraw.ImageDraw, camera: Camera, scene: Scene, width: int)
     fill(_strip(*scene.roads[-1], VERGE_HALF), scene.soil)
 
 
-def _rows(
-    draw: ImageDraw.ImageDraw, camera: Camera, corners: tuple[Point, ...], along_road: bool, colour: RGB
-) -> None:
+def _rows(draw: ImageDraw.ImageDraw, camera: Camera, corners: tuple[Point, ...], along_road: bool, colour: RGB) -> None:
     a, b, c, d = corners if along_road else (corners[1], corners[2], corners[3], corners[0])
     if min(camera.turn(*p)[1] for p in corners) > 110.0 or max(camera.turn(*p)[1] for p in corners) < NEAR:
         return
@@ -315,6 +313,8 @@ def _grain(image: Image.Image, place: Place, camera: Camera) -> None:
     bands = ((0.0, 0.12, 220, 40), (0.12, 0.4, 160, 60), (0.4, 1.0, 80, 90))
     for low, high, across, deep in bands:
         y0, y1 = top + int(low * (width - top)), top + int(high * (width - top))
-        crop = fine.crop((x, y, x + across, y + deep)).resize((width, y1 - y0), Image.Resampling.BILINEAR)
+        # only ever enlarged: shrinking rounds differently between versions of Pillow
+        grain = fine.crop((x, y, x + min(across, width), y + min(deep, y1 - y0)))
+        crop = grain.resize((width, y1 - y0), Image.Resampling.BILINEAR)
         area = image.crop((0, y0, width, y1))
         image.paste(ImageChops.add(area, crop, 1.0, -128), (0, y0))

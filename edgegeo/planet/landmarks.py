@@ -299,23 +299,43 @@ def _observatory_top(p: TopPen) -> None:
 
 
 def _observatory_side(p: Pen) -> None:
-    p.disc(0, 15, 17, WHITE, 19)
-    p.disc(-5, 19, 9, (226, 230, 242), 11)
-    p.poly(((1, 33), (6, 32), (12, 16), (6, 16)), (70, 50, 120))
+    p.disc(0, 18, 17, WHITE, 17)
+    p.disc(-5, 22, 9, (226, 230, 242), 10)
+    p.poly(((1, 34), (6, 33), (12, 16), (6, 16)), (70, 50, 120))
     p.box(-20, 0, 20, 15, (176, 170, 190))
     p.box(-20, 13, 20, 15, (120, 112, 140))
     p.box(-4, 0, 4, 9, (70, 50, 120))
 
 
 TOPS: dict[str, Callable[[TopPen], None]] = {
-    "water tower": _water_tower_top, "church": _church_top, "stadium": _stadium_top, "wind turbines": _turbines_top,
-    "solar farm": _solar_top, "silos": _silos_top, "radio mast": _mast_top, "lighthouse": _lighthouse_top,
-    "quarry": _quarry_top, "greenhouses": _greenhouses_top, "factory": _factory_top, "castle": _castle_top,
-    "airstrip": _airstrip_top, "observatory": _observatory_top,
+    "water tower": _water_tower_top,
+    "church": _church_top,
+    "stadium": _stadium_top,
+    "wind turbines": _turbines_top,
+    "solar farm": _solar_top,
+    "silos": _silos_top,
+    "radio mast": _mast_top,
+    "lighthouse": _lighthouse_top,
+    "quarry": _quarry_top,
+    "greenhouses": _greenhouses_top,
+    "factory": _factory_top,
+    "castle": _castle_top,
+    "airstrip": _airstrip_top,
+    "observatory": _observatory_top,
 }
 SIDES: dict[str, Callable[[Pen], None]] = {
-    "water tower": _water_tower_side, "church": _church_side, "stadium": _stadium_side,
-    "wind turbines": _turbines_side, "solar farm": _solar_side, "silos": _silos_side, "radio mast": _mast_side,
-    "lighthouse": _lighthouse_side, "quarry": _quarry_side, "greenhouses": _greenhouses_side,
-    "factory": _factory_side, "castle": _castle_side, "airstrip": _airstrip_side, "observatory": _observatory_side,
+    "water tower": _water_tower_side,
+    "church": _church_side,
+    "stadium": _stadium_side,
+    "wind turbines": _turbines_side,
+    "solar farm": _solar_side,
+    "silos": _silos_side,
+    "radio mast": _mast_side,
+    "lighthouse": _lighthouse_side,
+    "quarry": _quarry_side,
+    "greenhouses": _greenhouses_side,
+    "factory": _factory_side,
+    "castle": _castle_side,
+    "airstrip": _airstrip_side,
+    "observatory": _observatory_side,
 }

@@ -126,8 +126,6 @@ def grain_sheet(size: int, blur: int, seed: int) -> Floats:
     for axis in (0, 1):
         for _ in range(2):
             if blur > 1:
-                sheet = (
-                    sum((np.roll(sheet, shift, axis) for shift in range(blur)), np.zeros_like(sheet)) / blur
-                )
+                sheet = sum((np.roll(sheet, shift, axis) for shift in range(blur)), np.zeros_like(sheet)) / blur
     out: Floats = np.round((sheet - sheet.mean()) / sheet.std(), 6)
     return out

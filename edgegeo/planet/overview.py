@@ -35,5 +35,3 @@ def render_overview(world: World, width: int) -> Image.Image:
 def _path(path: tuple[RGB, ...], t: Floats) -> Floats:
     knots = np.linspace(0.0, 1.0, len(path))
     return np.stack([np.interp(t, knots, [float(c[k]) for c in path]) for k in range(3)], axis=-1)
-
-

@@ -8,8 +8,9 @@ from edgegeo.exif import write_gps
 from edgegeo.planet.globe import Planet
 
 
-def write_photo(path: str | Path, planet: Planet, lat: float, lon: float, heading: float | None = None,
-                size: int = 256) -> Path:
+def write_photo(
+    path: str | Path, planet: Planet, lat: float, lon: float, heading: float | None = None, size: int = 256
+) -> Path:
     """Write the ground photo of a place as a JPEG with its GPS position and heading; returns the path."""
     place = planet.place(lat, lon)
     heading = place.heading if heading is None else heading % 360.0

@@ -124,19 +124,45 @@ def make_place(world: World, lat: float, lon: float) -> Place:
     turn = 8.0 if (first - heading_octant) % 8 == 1 else -8.0
     key = dice.below(1 << 48)
     return Place(
-        lat=lat, lon=lon, seed=world.seed, biome=site.biome, region=site.region, height=site.height,
-        relief=site.relief, warm=site.warm, soil=site.soil, vegetation=site.vegetation, air=site.air,
-        crops=_crops(site.biome, dice), road=road,
-        crossing=dice.weighted(CROSSINGS, (0.5, 0.3, 0.2)), crossing_ahead=dice.unit() < 0.5,
-        water=water, water_octant=water_octant, settlement=settlement, settlement_octant=settlement_octant,
-        forest_octant=free.pop() if forest else -1, landmarks=landmarks, landmark_octants=(first, second),
+        lat=lat,
+        lon=lon,
+        seed=world.seed,
+        biome=site.biome,
+        region=site.region,
+        height=site.height,
+        relief=site.relief,
+        warm=site.warm,
+        soil=site.soil,
+        vegetation=site.vegetation,
+        air=site.air,
+        crops=_crops(site.biome, dice),
+        road=road,
+        crossing=dice.weighted(CROSSINGS, (0.5, 0.3, 0.2)),
+        crossing_ahead=dice.unit() < 0.5,
+        water=water,
+        water_octant=water_octant,
+        settlement=settlement,
+        settlement_octant=settlement_octant,
+        forest_octant=free.pop() if forest else -1,
+        landmarks=landmarks,
+        landmark_octants=(first, second),
         heading=round((heading_octant * 45.0 + dice.span(0.2, 1.0) * turn) % 360.0, 1),
-        sun=round(dice.span(0.93, 1.07), 3), haze=round(dice.span(0.0, 0.14), 3), key=key,
+        sun=round(dice.span(0.93, 1.07), 3),
+        haze=round(dice.span(0.0, 0.14), 3),
+        key=key,
     )
 
 
-FOREST_CHANCE = {"ice": 0.0, "tundra": 0.2, "taiga": 0.8, "forest": 0.7, "grassland": 0.4, "desert": 0.15,
-                 "savanna": 0.4, "rainforest": 0.85}
+FOREST_CHANCE = {
+    "ice": 0.0,
+    "tundra": 0.2,
+    "taiga": 0.8,
+    "forest": 0.7,
+    "grassland": 0.4,
+    "desert": 0.15,
+    "savanna": 0.4,
+    "rainforest": 0.85,
+}
 
 
 def _water(site: Site, dice: Dice) -> tuple[str, int]:

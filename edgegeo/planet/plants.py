@@ -4,9 +4,14 @@ from edgegeo.planet.landmarks import DARK, Pen, TopPen
 from edgegeo.planet.palette import RGB, lit, mix
 
 _TREE_TINT: dict[str, tuple[RGB, float]] = {  # own colour, and how much the land's foliage tints it
-    "pine": ((16, 74, 52), 0.35), "oak": ((52, 124, 44), 0.5), "palm": ((70, 150, 54), 0.4),
-    "poplar": ((92, 150, 60), 0.5), "cactus": ((44, 130, 84), 0.3), "acacia": ((140, 150, 60), 0.45),
-    "cherry": ((244, 150, 186), 0.1), "birch": ((208, 190, 70), 0.35),
+    "pine": ((16, 74, 52), 0.35),
+    "oak": ((52, 124, 44), 0.5),
+    "palm": ((70, 150, 54), 0.4),
+    "poplar": ((92, 150, 60), 0.5),
+    "cactus": ((44, 130, 84), 0.3),
+    "acacia": ((140, 150, 60), 0.45),
+    "cherry": ((244, 150, 186), 0.1),
+    "birch": ((208, 190, 70), 0.35),
 }
 BARK: RGB = (92, 66, 46)
 _FRONDS = ((0.5, -0.1), (0.38, 0.16), (0.1, 0.26), (-0.22, 0.2), (-0.42, -0.06), (-0.3, -0.26), (0.36, -0.28))

@@ -11,7 +11,18 @@ from edgegeo.planet.noise import Dice, grain_sheet, mix64
 from edgegeo.planet.palette import AIR_PATH, LINE_COLOURS, PAINTS, RGB, along, lit, mix
 from edgegeo.planet.place import Place
 from edgegeo.planet.plants import house_top, tree_colour, tree_top
-from edgegeo.planet.scene import HALF, ROAD_HALF, VERGE_HALF, Patch, Point, Scene, Thing, build_scene, post_paint
+from edgegeo.planet.scene import (
+    HALF,
+    ROAD_HALF,
+    VERGE_HALF,
+    Patch,
+    Point,
+    Scene,
+    Thing,
+    build_scene,
+    octant_point,
+    post_paint,
+)
 
 SHEET = 1024
 
@@ -89,7 +100,7 @@ def _draw_ground(pen: TilePen, scene: Scene) -> None:
     if scene.place.water == "sea":
         pen.poly(scene.shore[0], mix((240, 222, 170), scene.soil, 0.3))
         pen.poly(scene.water[0], mix(scene.water_colour, (235, 245, 250), 0.5))
-        fx, fy = _toward(scene)
+        fx, fy = octant_point(scene.place.water_octant, 1.0)
         for step, t in ((4.0, 0.22), (12.0, 0.0), (40.0, -0.12)):
             shade = mix(scene.water_colour, (90, 200, 210), t) if t >= 0 else lit(scene.water_colour, 1.0 + t)
             pen.poly(tuple((x + fx * step, y + fy * step) for x, y in scene.water[0]), shade)
@@ -103,13 +114,6 @@ def _draw_ground(pen: TilePen, scene: Scene) -> None:
         cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
         inner = tuple((cx + 0.72 * (x - cx), cy + 0.72 * (y - cy)) for x, y in scene.water[0])
         pen.poly(inner, lit(scene.water_colour, 0.84))
-
-
-def _toward(scene: Scene) -> Point:
-    a, b = scene.water[0][13], scene.water[0][-14]
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    norm = (dx * dx + dy * dy) ** 0.5
-    return dx / norm, dy / norm
 
 
 def _draw_patch(pen: TilePen, scene: Scene, patch: Patch, border: RGB, width: float) -> None:

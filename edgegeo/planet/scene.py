@@ -107,8 +107,13 @@ def build_scene(place: Place) -> Scene:
     s, c = round(math.sin(angle), 9), round(math.cos(angle), 9)
     region = place.region
     scene = Scene(
-        place, mix(soil, white, 0.35 * snow), mix(foliage, white, 0.3 * snow), along(AIR_PATH, place.air),
-        mix(mix(soil, foliage, COVER[place.biome]), white, snow), (s, c), (c, -s),
+        place,
+        mix(soil, white, 0.35 * snow),
+        mix(foliage, white, 0.3 * snow),
+        along(AIR_PATH, place.air),
+        mix(mix(soil, foliage, COVER[place.biome]), white, snow),
+        (s, c),
+        (c, -s),
     )
     scene.road_colour = ROADS[region.road]
     scene.roof = lit(ROOFS[region.roof], region.roof_shade)
@@ -130,8 +135,12 @@ def build_scene(place: Place) -> Scene:
 
 # edges of the parcels along the road and away from it, per field pattern
 _CUTS: dict[str, tuple[float, float, bool]] = {
-    "strips": (26.0, 230.0, False), "blocks": (78.0, 72.0, True), "ribbons": (230.0, 24.0, True),
-    "patchwork": (46.0, 40.0, True), "circles": (84.0, 84.0, True), "hedges": (64.0, 56.0, False),
+    "strips": (26.0, 230.0, False),
+    "blocks": (78.0, 72.0, True),
+    "ribbons": (230.0, 24.0, True),
+    "patchwork": (46.0, 40.0, True),
+    "circles": (84.0, 84.0, True),
+    "hedges": (64.0, 56.0, False),
 }
 
 
@@ -154,8 +163,9 @@ def _fields(scene: Scene, dice: Dice) -> None:
             v = v2
 
 
-def _parcel(scene: Scene, dice: Dice, colours: list[RGB], side: int, box: tuple[float, float, float, float],
-            rows_along: bool) -> Patch:
+def _parcel(
+    scene: Scene, dice: Dice, colours: list[RGB], side: int, box: tuple[float, float, float, float], rows_along: bool
+) -> Patch:
     u, u2, v, v2 = box
     crop = scene.place.crops[side]
     colour = colours[side]
@@ -173,8 +183,11 @@ def _blob(x: float, y: float, radius: float, wobble: float, dice: Dice, n: int =
     points = []
     for k in range(n):
         a = 6.283185307 * k / n
-        r = radius * (1.0 + wobble * (0.5 * math.sin(2 * a + phase[0]) + 0.35 * math.sin(3 * a + phase[1])
-                                      + 0.2 * math.sin(5 * a + phase[2])))
+        r = radius * (
+            1.0
+            + wobble
+            * (0.5 * math.sin(2 * a + phase[0]) + 0.35 * math.sin(3 * a + phase[1]) + 0.2 * math.sin(5 * a + phase[2]))
+        )
         points.append((_tidy(x + r * math.cos(a)), _tidy(y + r * math.sin(a))))
     return tuple(points)
 
@@ -215,10 +228,10 @@ def _roads(scene: Scene) -> None:
     place = scene.place
     if place.crossing != "none":
         u = _crossing_u(scene)
-        scene.roads.append((scene.at(u, -400.0), scene.at(u, 60.0 if place.water == "sea" else 400.0)))
-        if place.water == "sea":
-            inland = -1.0 if (place.water_octant - place.road) % 8 == 2 else 1.0
-            scene.roads[-1] = (scene.at(u, inland * 400.0), scene.at(u, 0.0))
+        start, end = -400.0, 400.0
+        if place.water == "sea":  # a side road that ends at the coastal one, coming from inland
+            start, end = (-400.0 if (place.water_octant - place.road) % 8 == 2 else 400.0), 0.0
+        scene.roads.append((scene.at(u, start), scene.at(u, end)))
     scene.roads.append((scene.at(-400.0, 0.0), scene.at(400.0, 0.0)))
     if place.crossing == "roundabout":
         scene.roundabout = scene.at(_crossing_u(scene), 0.0)
@@ -308,8 +321,16 @@ def _roadside(scene: Scene, dice: Dice) -> None:
     scene.things.append(Thing("sign", x, y, 6.0))
 
 
-_DENSITY = {"ice": 0, "tundra": 5, "taiga": 26, "forest": 14, "grassland": 5, "desert": 4, "savanna": 10,
-            "rainforest": 26}
+_DENSITY = {
+    "ice": 0,
+    "tundra": 5,
+    "taiga": 26,
+    "forest": 14,
+    "grassland": 5,
+    "desert": 4,
+    "savanna": 10,
+    "rainforest": 26,
+}
 
 
 def _in_river(scene: Scene, x: float, y: float) -> bool:

@@ -7,28 +7,47 @@ from edgegeo.planet.place import AXES, Place
 MOST_WORDS = 45
 
 _BIOME = {
-    "ice": ("frozen land", "icy land", "land under ice"), "tundra": ("tundra", "cold open tundra"),
-    "taiga": ("taiga", "northern taiga land"), "forest": ("forest country", "temperate forest land"),
-    "grassland": ("grassland", "open grassland"), "desert": ("desert", "dry desert"),
-    "savanna": ("savanna", "warm savanna"), "rainforest": ("rainforest", "wet rainforest land"),
+    "ice": ("frozen land", "icy land", "land under ice"),
+    "tundra": ("tundra", "cold open tundra"),
+    "taiga": ("taiga", "northern taiga land"),
+    "forest": ("forest country", "temperate forest land"),
+    "grassland": ("grassland", "open grassland"),
+    "desert": ("desert", "dry desert"),
+    "savanna": ("savanna", "warm savanna"),
+    "rainforest": ("rainforest", "wet rainforest land"),
 }
-_SIZE = {"farm": ("a farm", "a single farm"), "hamlet": ("a hamlet", "a few houses"),
-         "village": ("a village", "a village"), "town": ("a town", "a town")}
+_SIZE = {
+    "farm": ("a farm", "a single farm"),
+    "hamlet": ("a hamlet", "a few houses"),
+    "village": ("a village", "a village"),
+    "town": ("a town", "a town"),
+}
 _PLURAL = frozenset(("wind turbines", "silos", "greenhouses"))
-_SHAPE = {"strips": "narrow strips", "blocks": "large blocks", "ribbons": "long ribbons", "patchwork": "a patchwork",
-          "circles": "round fields", "hedges": "fields with hedges"}
+_SHAPE = {
+    "strips": "narrow strips",
+    "blocks": "large blocks",
+    "ribbons": "long ribbons",
+    "patchwork": "a patchwork",
+    "circles": "round fields",
+    "hedges": "fields with hedges",
+}
 
 
 def describe_place(place: Place, variant: int) -> str:
     """One caption of 1 to 3 sentences and 12 to 45 words. The variant sets the phrasing and which facts are told."""
     dice = Dice(place.seed, 900, place.key, variant)
     if not place.land:
-        return dice.pick((
-            "Open sea as far as the eye can see, with no land, no road and no houses.",
-            "Only water here: the open sea, with small waves and no land in sight.",
-        ))
-    extra = [clause for clause in (_water(place, dice), _settlement(place, dice), _forest(place, dice),
-                                   _crossing(place, dice)) if clause]
+        return dice.pick(
+            (
+                "Open sea as far as the eye can see, with no land, no road and no houses.",
+                "Only water here: the open sea, with small waves and no land in sight.",
+            )
+        )
+    extra = [
+        clause
+        for clause in (_water(place, dice), _settlement(place, dice), _forest(place, dice), _crossing(place, dice))
+        if clause
+    ]
     told = [_crops(place, dice), _landmarks(place, dice), *dice.shuffled(extra)[: 1 + dice.below(3)]]
     opening = _opening(place, dice)
     room = MOST_WORDS - len(opening.split()) - 1
@@ -52,13 +71,15 @@ def _join(clauses: list[str], dice: Dice) -> str:
 def _opening(place: Place, dice: Dice) -> str:
     biome = dice.pick(_BIOME[place.biome])
     road = _road(place, dice)
-    return dice.pick((
-        f"{biome.capitalize()} with {road}",
-        f"{biome.capitalize()} crossed by {road}",
-        f"{road[0].upper()}{road[1:]} through {biome}",
-        f"In {biome}, {road}",
-        f"{biome.capitalize()}",
-    ))
+    return dice.pick(
+        (
+            f"{biome.capitalize()} with {road}",
+            f"{biome.capitalize()} crossed by {road}",
+            f"{road[0].upper()}{road[1:]} through {biome}",
+            f"In {biome}, {road}",
+            f"{biome.capitalize()}",
+        )
+    )
 
 
 def _road(place: Place, dice: Dice) -> str:
@@ -141,5 +162,8 @@ def _forest(place: Place, dice: Dice) -> str:
 
 
 def _crossing(place: Place, dice: Dice) -> str:
-    return {"none": "", "crossroads": dice.pick(("a crossroads", "a second road crossing")),
-            "roundabout": dice.pick(("a roundabout", "a round crossing"))}[place.crossing]
+    return {
+        "none": "",
+        "crossroads": dice.pick(("a crossroads", "a second road crossing")),
+        "roundabout": dice.pick(("a roundabout", "a round crossing")),
+    }[place.crossing]

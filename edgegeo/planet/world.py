@@ -280,9 +280,7 @@ def _styles(points: list[tuple[float, float, float]], culture: list[int], dice: 
         for key, menu in menus.items():
             # the option whose users are farthest away: neighbours differ, and far reuse can't be mistaken
             options = dice.shuffled(menu)
-            near = [
-                max((_dot(point, q) for q, s in done if s[key] == option), default=-1.0) for option in options
-            ]
+            near = [max((_dot(point, q) for q, s in done if s[key] == option), default=-1.0) for option in options]
             good = sorted(range(len(options)), key=lambda i: near[i])[: max(1, len(options) // 3)]
             style[key] = options[dice.pick(good)]
         done.append((point, style))

@@ -68,7 +68,7 @@ def test_a_landmark_changes_the_photo_only_where_it_stands(planet: Planet) -> No
     tile = np.asarray(planet.satellite(p.lat, p.lon))
     x, y = octant_point(p.landmark_octants[0], 98.0)
     column, row = round((x + HALF) / 320 * 256), round((HALF - y) / 320 * 256)
-    assert _near(tile, _seen(p, blue), 40)[row - 20:row + 20, column - 20:column + 20].sum() > 100
+    assert _near(tile, _seen(p, blue), 40)[row - 20 : row + 20, column - 20 : column + 20].sum() > 100
 
 
 def test_roofs_match(planet: Planet) -> None:
