@@ -108,7 +108,7 @@ def test_the_old_gallery_survives_a_failure(
         yield from tiles(20)
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(GalleryError, match="No space left on device.*unchanged"):
+    with pytest.raises(GalleryError, match=r"No space left on device.*unchanged"):
         Gallery.build(tmp_path / "g", failing(), embedder, batch=2)
     monkeypatch.setattr(build_module.os, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(GalleryError, match="unchanged"):

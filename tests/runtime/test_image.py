@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import zlib
@@ -171,7 +172,7 @@ def test_bytes_are_capped_before_anything_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [Path("nowhere.jpg"), "nowhere.jpg", "a\0b", Path(".")])
 def test_a_path_without_a_file_is_named(source: Path | str) -> None:
-    with pytest.raises(ImageError, match="no picture at|can't be opened"):
+    with pytest.raises(ImageError, match=r"no picture at|can't be opened"):
         open_image(source)
 
 
@@ -193,10 +194,8 @@ def test_random_damage_is_an_image_error_or_a_picture(seed: int) -> None:
     data = bytearray(encoded(picture(40, 30), ["JPEG", "PNG", "WEBP"][seed % 3]))
     for at in rng.integers(0, len(data), 8):
         data[at] = rng.integers(0, 256)
-    try:
+    with contextlib.suppress(ImageError):
         assert open_image(bytes(data)).mode == "RGB"
-    except ImageError:
-        pass
 
 
 def test_unknown_preprocessing_is_refused() -> None:

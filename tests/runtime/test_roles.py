@@ -132,7 +132,7 @@ def naive_tokens(model: Model, image: Image.Image) -> tuple[list[int], float]:
     """Greedy decoding that computes everything again for each token."""
     role = model.bundle.manifest.roles.generate
     assert role is not None
-    embeds, lengths = model.assemble([fill(role.prompt)], [model.features("vision", model.prepare([image]))])
+    embeds, _ = model.assemble([fill(role.prompt)], [model.features("vision", model.prepare([image]))])
     tokens: list[int] = []
     logprob = 0.0
     for _ in range(role.max_new_tokens):
