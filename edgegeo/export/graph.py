@@ -33,6 +33,8 @@ class Graph:
         self._weights: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self.layer_inputs: dict[str, str] = {}
+        """Linear layer -> the tensor it multiplies; calibration reads these."""
 
     def input(self, name: str, kind: int, dims: Dims) -> str:
         """Declare a graph input; a string in `dims` names a free dimension."""
@@ -64,10 +66,12 @@ class Graph:
         self._nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], domain=domain, **attributes))
         return names[0]
 
-    def expose(self, name: str, dims: Dims) -> None:
-        """Make an inner float tensor an output as well; calibration reads activations this way."""
-        if all(o.name != name for o in self._outputs):
-            self.output(name, FLOAT, dims)
+    def expose_layer_inputs(self) -> None:
+        """Make the input of every linear layer an output as well, for calibration."""
+        shown = {value.name for value in [*self._inputs, *self._outputs]}
+        for name in dict.fromkeys(self.layer_inputs.values()):
+            if name not in shown:
+                self._outputs.append(helper.make_tensor_value_info(name, FLOAT, None))
 
     def model(self) -> Any:
         """The finished ModelProto, without machine, date or tool stamps, so that equal input gives equal bytes."""

@@ -42,6 +42,7 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
     weight (K, N) float32, bias (N,) or None; x (..., K) float32. Weight tensors are named `<name>.weight*`.
     """
     weight = np.ascontiguousarray(weight, np.float32)
+    graph.layer_inputs[name] = x
     precision = "fp32" if name in storage.exempt else storage.precision
     if precision == "int8":
         return _int8(graph, x, weight, bias, name, storage.ranges.get(name))

@@ -1,0 +1,13 @@
+"""What quantised ranges are calibrated on, and how: real samples with their hashes, never random data. Torch-free."""
+
+from edgegeo.calibration.ranges import record_ranges
+from edgegeo.calibration.samples import SampleManifest, check_samples, describe_samples, read_manifest, write_manifest
+
+__all__ = [
+    "SampleManifest",
+    "check_samples",
+    "describe_samples",
+    "read_manifest",
+    "record_ranges",
+    "write_manifest",
+]
