@@ -1,0 +1,53 @@
+"""edgegeo embed: photos and descriptions to vectors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgegeo.cli.files import check_suffix, write_whole
+from edgegeo.cli.flags import BatchFlag, BundleFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.output import emit_json, note, progress_bar, table
+from edgegeo.errors import InputError
+
+
+def command(
+    photos: Annotated[list[Path] | None, typer.Argument(help="JPEG, PNG or WebP pictures.")] = None,
+    text: Annotated[list[str] | None, flag("--text", verb="embed", help="A description; may be given again.")] = None,
+    output: Annotated[Path | None, flag("--output", "-o", verb="embed", help="Write the vectors as .npy.")] = None,
+    bundle: BundleFlag = None,
+    batch: BatchFlag = 16,
+    threads: ThreadsFlag = None,
+    provider: ProviderFlag = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Embed photos and texts: unit vectors in one space, so that their dot product is their similarity."""
+    pictures, texts = photos or [], text or []
+    if not pictures and not texts:
+        raise InputError("nothing to embed; name photos, or give --text 'a description'")
+    if output is not None:
+        check_suffix(output, (".npy",))
+    import numpy as np
+
+    from edgegeo.home import find_bundle
+    from edgegeo.runtime import Embedder
+
+    embedder = Embedder.open(find_bundle(bundle), threads=threads, provider=provider)
+    rows = [embedder.texts(texts, batch=batch)] if texts else []
+    with progress_bar() as progress:
+        for start in range(0, len(pictures), batch):
+            progress("embedding photos", start, len(pictures))
+            rows.append(embedder.images(pictures[start : start + batch], batch=batch))
+    vectors = np.concatenate(rows)
+    if output is not None:
+        write_whole(output, lambda draft: np.save(draft, vectors, allow_pickle=False))
+        note(f"wrote {output}: {vectors.shape[0]} x {vectors.shape[1]} float32")
+    names = [{"text": one} for one in texts] + [{"image": str(one)} for one in pictures]
+    if as_json:
+        items = [{**name, "embedding": vector} for name, vector in zip(names, vectors.tolist(), strict=True)]
+        emit_json({"dim": embedder.dim, "embedding_id": embedder.embedding_id, "items": items})
+        return
+    shown = [next(iter(name.values())) for name in names]
+    short = [one if len(one) <= 60 else one[:57] + "..." for one in shown]
+    starts = [" ".join(f"{value:+.3f}" for value in vector[:6]) + " ..." for vector in vectors]
+    table(("input", f"first of {embedder.dim} numbers"), list(zip(short, starts, strict=True)))

@@ -1,0 +1,123 @@
+"""edgegeo index: build a gallery of geo-tagged tiles once, search it many times."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgegeo.cli.flags import BatchFlag, BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.output import emit_json, megabytes, note, progress_bar, say, table
+from edgegeo.errors import InputError
+
+
+def group() -> typer.Typer:
+    """The verbs under `edgegeo index`."""
+    app = typer.Typer(help="Build a gallery of geo-tagged tiles, or search one.")
+    app.command("build")(build)
+    app.command("search")(search)
+    app.info.no_args_is_help = True
+    return app
+
+
+def build(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .csv with path, lat, lon (and id), or a folder of pictures with EXIF positions.",
+            show_default="tiles of the demonstration planet",
+            envvar="EDGEGEO_INDEX_SOURCE",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        flag("--output", "-o", verb="index", help="Gallery folder to write.", show_default="under the data home"),
+    ] = None,
+    places: Annotated[
+        int, flag("--places", verb="index", help="Planet places, where no source is named.", min=1, max=1_000_000)
+    ] = 1000,
+    bundle: BundleFlag = None,
+    batch: BatchFlag = 16,
+    threads: ThreadsFlag = None,
+    provider: ProviderFlag = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Embed every tile of a source once and keep the vectors for search."""
+    from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.runtime import Embedder, Gallery
+
+    place = find_bundle(bundle)
+    if source is not None and output is None:
+        raise InputError("a gallery of your own tiles needs a place: add -o FOLDER")
+    target = output or default_gallery(place)
+    embedder = Embedder.open(place, threads=threads, provider=provider)
+    rows, total = _rows(source, places)
+    with progress_bar() as progress:
+        tiles = Gallery.build(
+            target, rows, embedder, batch, progress=lambda stage, done, all: progress(stage, done, all or total)
+        )
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    for tile in tiles.skipped:
+        note(f"skipped {tile.id}: {tile.reason}")
+    if as_json:
+        emit_json(
+            {
+                "gallery": str(target),
+                "tiles": len(tiles),
+                "skipped": tiles.skipped,
+                "bytes": size,
+                "embedding_id": embedder.embedding_id,
+            }
+        )
+        return
+    say(f"gallery {target}: {len(tiles):,} tiles, {len(tiles.skipped):,} skipped, {megabytes(size)}, read back")
+
+
+def search(
+    photo: Annotated[Path | None, typer.Argument(help="A picture to search with.")] = None,
+    text: Annotated[str | None, flag("--text", verb="index", help="A description to search with.")] = None,
+    k: Annotated[int, flag("-k", "--top", verb="index", help="Tiles to return.", min=1, max=10_000)] = 10,
+    bundle: BundleFlag = None,
+    gallery: GalleryFlag = None,
+    threads: ThreadsFlag = None,
+    provider: ProviderFlag = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the tiles most similar to a photo or a description."""
+    if photo is not None and text is not None:
+        raise InputError("search with a photo or with --text, not both (edgegeo locate takes both)")
+    if photo is None and text is None:
+        raise InputError("nothing to search with; name a photo, or give --text 'a description'")
+    from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.runtime import Embedder, Gallery
+
+    place = find_bundle(bundle)
+    embedder = Embedder.open(place, threads=threads, provider=provider)
+    tiles = Gallery.open(gallery or default_gallery(place), bundle=embedder.model.bundle)
+    query = embedder.texts([text]) if text is not None else embedder.images([photo] if photo else [])
+    hits = tiles.search(query, k)
+    found = [
+        {"id": id, "lat": float(where[0]), "lon": float(where[1]), "score": float(score)}
+        for id, where, score in zip(hits.ids[0], hits.positions[0], hits.scores[0], strict=True)
+    ]
+    if as_json:
+        emit_json({"gallery": str(tiles.path), "tiles": len(tiles), "hits": found})
+        return
+    rows = [(hit["id"], f"{hit['lat']:.4f}", f"{hit['lon']:.4f}", f"{hit['score']:.3f}") for hit in found]
+    table(("tile", "lat", "lon", "score"), rows)
+    note(f"{len(tiles):,} tiles searched")
+
+
+def _rows(source: Path | None, places: int) -> tuple[Iterable[Any], int]:
+    """The tiles of a source, and how many there will be (0: not known)."""
+    from edgegeo.runtime.sources import csv_list, photo_folder, planet_places
+
+    if source is None:
+        from edgegeo.planet import Planet
+
+        return planet_places(Planet(), n=places), places
+    if source.suffix.lower() == ".csv":
+        return csv_list(source), 0
+    if source.is_dir():
+        return photo_folder(source), 0
+    raise InputError(f"{source} is neither a folder of pictures nor a .csv list with the columns path, lat, lon")

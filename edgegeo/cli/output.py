@@ -1,0 +1,95 @@
+"""What verbs say: results on stdout as tables or one JSON document, notes and progress on stderr."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgegeo.progress import Progress
+from edgegeo.schema import to_plain
+
+
+def emit_json(document: Any) -> None:
+    """Print one JSON document. Numbers that JSON does not have (NaN, infinities) become null."""
+    print(json.dumps(_finite(to_plain(document)), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(*lines: str) -> None:
+    """Results for a person: plain lines on stdout, without markup, so that a name with [brackets] stays whole."""
+    for line in lines:
+        print(line)
+
+
+def note(text: str) -> None:
+    """A remark beside the result, on stderr: what was chosen, what was written, what could be done next."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """A table on stdout: the first column to the left, the others to the right."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, header in enumerate(headers):
+        grid.add_column(header, justify="left" if i == 0 else "right", no_wrap=i > 0)
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    # A pipe has no width: without one rich would cut at 80 columns.
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(grid)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A `Progress` that draws stage, share, rate and remaining time on stderr; silent when that is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def listen(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for other in tasks.values():
+                    bar.stop_task(other)
+                tasks[stage] = bar.add_task(stage, total=total or None, rate="")
+            speed = bar._tasks[tasks[stage]].speed
+            rate = f"{speed:.1f}/s" if speed else ""
+            bar.update(tasks[stage], completed=done, total=total or None, rate=rate)
+
+        yield listen
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash for what was not measured."""
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def megabytes(count: int) -> str:
+    """Bytes in MB of 2**20."""
+    return f"{count / 2**20:.1f} MB"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy here
+        return _finite(value.tolist())
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
