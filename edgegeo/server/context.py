@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
@@ -16,7 +16,7 @@ from edgegeo.server.worker import Admission, ModelThread
 P = ParamSpec("P")
 T = TypeVar("T")
 
-REFUSALS = {
+REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer, "description": text}
     for code, text in {
         400: "the body is not JSON",

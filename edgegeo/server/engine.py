@@ -66,7 +66,7 @@ class Engine:
         """404 if the bundle does not offer the role."""
         if role not in self.roles:
             raise Refusal(
-                404, "role_not_offered", f"the bundle being served offers no {_ROLES[role]}; export it with it"
+                404, "role_not_offered", f"the bundle being served offers no {_ROLES[role]}; serve one that does"
             )
 
     def require_gallery(self) -> str:

@@ -53,10 +53,7 @@ class Decoder:
 def decode(picture: Picture) -> Image.Image:
     """The picture in RGB; Refusal 415 or 422."""
     head = picture.data[:12]
-    known = (
-        head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n" or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
-    )
-    if not known:
+    if not head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
         raise Refusal(415, "not_an_image", NOT_AN_IMAGE, picture.param)
     try:
         return open_image(picture.data)
@@ -103,6 +100,9 @@ def read_picture(uri: str, param: str, bare: bool = False) -> Picture:
 def read_part(item: str | TextPart | ImagePart | Content, param: str) -> str | Picture:
     """A text or a picture from one input in any of its forms; a plain string is a text."""
     if isinstance(item, str):
+        if item.startswith("data:image/"):
+            # Else the letters of its base64 would be taken for words.
+            raise Refusal(422, "invalid_input", f"{param}: put a picture into a part of type image_url", param)
         return read_text(item, param)
     if isinstance(item, Content):
         return read_part(item.content[0], f"{param}.content.0")

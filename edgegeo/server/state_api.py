@@ -56,7 +56,7 @@ def health_router(context: Context) -> APIRouter:
 
 def demo_router(context: Context) -> APIRouter:
     """The demo planet's map and photos; 404 for a gallery of another world."""
-    routes = APIRouter(tags=["demo"], responses={404: REFUSALS[404]})
+    routes = APIRouter(tags=["demo"], responses={code: REFUSALS[code] for code in (404, 422)})
 
     def demo() -> Demo:
         if context.demo is None:

@@ -12,6 +12,9 @@ const ms = (value) => (value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(val
 
 class Fault extends Error {}
 
+const SAME_PLACE_KM = 1;
+const STAGES = ["decode", "preprocess", "vision", "embed", "search", "rerank", "generate"];
+
 function element(kind, className, text) {
   const node = document.createElement(kind);
   if (className) node.className = className;
@@ -119,6 +122,12 @@ function clear() {
   for (const id of ["legend", "tiles-card", "time-card"]) $(id).hidden = true;
 }
 
+function away(place, tilePlace) {
+  if (!place) return "";
+  const far = distance(place, tilePlace);
+  return far < SAME_PLACE_KM ? "the answer" : `${km(far)} from it`;
+}
+
 const HOW = { generation: "Read from the picture by the model.", retrieval: "Place of the best-fitting tile.", none: "" };
 
 async function show(answer, truth, total) {
@@ -133,7 +142,7 @@ async function show(answer, truth, total) {
   }
   drawMap(answer, place, truth);
   showTimes(answer.timings_ms, total);
-  await showTiles(answer.hits, place);
+  await showTiles(answer.hits, place, truth);
 }
 
 function drawMap(answer, place, truth) {
@@ -148,9 +157,9 @@ function drawMap(answer, place, truth) {
   $("map").setAttribute("aria-label", `World map: ${told.filter(Boolean).join(", ")}`);
 }
 
-async function showTiles(hits, place) {
+async function showTiles(hits, place, truth) {
   $("tiles-card").hidden = hits.length === 0;
-  $("tiles").replaceChildren(...hits.map((hit, i) => tile(hit, i, place)));
+  $("tiles").replaceChildren(...hits.map((hit, i) => tile(hit, i, place, truth)));
   await Promise.all(
     hits.map(async (hit, i) => {
       const shot = $("tiles").children[i].querySelector("img");
@@ -159,8 +168,9 @@ async function showTiles(hits, place) {
   );
 }
 
-function tile(hit, i, place) {
-  const button = element("button");
+function tile(hit, i, place, truth) {
+  const right = truth !== null && distance(truth, hit.position) < SAME_PLACE_KM;
+  const button = element("button", right ? "right" : "");
   button.type = "button";
   const shot = element("img", "shot");
   shot.alt = `Tile ${i + 1}`;
@@ -170,7 +180,7 @@ function tile(hit, i, place) {
   button.append(shot, score);
   if (hit.rerank_score !== null) button.append(element("span", "line", `yes ${(hit.rerank_score * 100).toFixed(1)} %`));
   button.append(element("span", "line", words(hit.position, 1)));
-  if (place) button.append(element("span", "line", `${km(distance(place, hit.position))} to the answer`));
+  button.append(element("span", "line", right ? "the true place" : away(place, hit.position)));
   const light = (on) => () => hit.mark.classList.toggle("lit", on);
   for (const event of ["mouseenter", "focus"]) button.addEventListener(event, light(true));
   for (const event of ["mouseleave", "blur"]) button.addEventListener(event, light(false));
@@ -186,12 +196,13 @@ function showTimes(timings, total) {
   $("time-total").textContent = ms(total);
   $("bar").replaceChildren();
   $("stages").replaceChildren();
-  stages.forEach(([name, spent], i) => {
-    const piece = element("span", `stage-${i % 8}`);
+  stages.forEach(([name, spent]) => {
+    const colour = `stage-${STAGES.indexOf(name) + 1}`;
+    const piece = element("span", colour);
     piece.style.flexGrow = spent;
     $("bar").append(piece);
     const item = element("li");
-    item.append(element("i", `dot stage-${i % 8}`), `${name.replaceAll("_", " ")} ${ms(spent)}`);
+    item.append(element("i", `dot ${colour}`), `${name.replaceAll("_", " ")} ${ms(spent)}`);
     $("stages").append(item);
   });
   $("time-card").hidden = false;

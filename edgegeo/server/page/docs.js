@@ -9,6 +9,11 @@ function element(kind, className, ...children) {
   return node;
 }
 
+// Text with `code` in it.
+function rich(text) {
+  return text.split("`").map((piece, i) => (i % 2 ? element("code", "", piece) : piece));
+}
+
 // One schema in a few words: "string", "array of number", "TextPart or ImagePart".
 function named(schema, document) {
   if (!schema) return "";
@@ -45,7 +50,7 @@ function fields(schema, document) {
     const meaning = [field.description, limits(field)].filter(Boolean).join("; ");
     const title = element("code", "", name);
     const cell = element("td", "", title, required.has(name) ? " (required)" : "");
-    table.append(element("tr", "", cell, element("td", "", named(field, document)), element("td", "soft", meaning)));
+    table.append(element("tr", "", cell, element("td", "", named(field, document)), element("td", "soft", ...rich(meaning))));
   }
   return table;
 }
@@ -77,7 +82,7 @@ function operation(address, verb, said, document) {
   if (codes.length) {
     const table = element("table");
     for (const [code, response] of codes) {
-      table.append(element("tr", "", element("td", "", code), element("td", "soft", response.description)));
+      table.append(element("tr", "", element("td", "", code), element("td", "soft", ...rich(response.description))));
     }
     card.append(element("h3", "", "Otherwise"), table);
   }
@@ -87,7 +92,7 @@ function operation(address, verb, said, document) {
 async function begin() {
   const document_ = await (await fetch("/openapi.json")).json();
   document.getElementById("title").textContent = `${document_.info.title} ${document_.info.version}`;
-  document.getElementById("about").textContent = document_.info.description;
+  document.getElementById("about").append(...rich(document_.info.description));
   const groups = new Map();
   for (const [address, verbs] of Object.entries(document_.paths)) {
     for (const [verb, said] of Object.entries(verbs)) {
@@ -101,7 +106,7 @@ async function begin() {
   const schemas = Object.entries(document_.components?.schemas ?? {});
   place.append(element("h2", "", "schemas"));
   for (const [name, schema] of schemas) {
-    const card = element("details", "card", element("summary", "", element("code", "", name), element("span", "soft", schema.description ?? "")));
+    const card = element("details", "card", element("summary", "", element("code", "", name), element("span", "soft", ...rich(schema.description ?? ""))));
     card.append(fields(schema, document_));
     place.append(card);
   }
