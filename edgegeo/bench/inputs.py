@@ -8,17 +8,18 @@ import os
 from pathlib import Path
 
 from edgegeo.errors import InputError
-from edgegeo.planet import Planet
 
 TEXTS = "texts.json"
 
 
-def write_inputs(folder: Path, count: int, planet: Planet | None = None) -> None:
+def write_inputs(folder: Path, count: int) -> None:
     """Make `count` JPEG photos and texts of test places in `folder`; what is there already is kept."""
     texts_file = folder / TEXTS
     if texts_file.exists() and len(json.loads(texts_file.read_text(encoding="utf-8"))) >= count:
         return
-    planet = planet or Planet()
+    from edgegeo.planet import Planet
+
+    planet = Planet()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         texts = []
