@@ -51,7 +51,7 @@ def layout(source: Source) -> Layout:
     by_weights: dict[tuple[str, str], str] = {}
     roles: dict[str, dict[str, str]] = {}
     # The unadapted roles first, so that what an adapter left alone is found under its plain name.
-    for role, one in sorted(source.roles.items(), key=lambda item: item[1].model is not source.base):
+    for role, one in sorted(source.roles.items(), key=lambda item: item[1].model is not source.checkpoint.model):
         roles[role] = {}
         for kind in KINDS_OF_ROLE[role]:
             key = (kind, weights_hash(_module(kind, one.model)))

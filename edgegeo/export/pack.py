@@ -4,11 +4,11 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgegeo.bundle import (
     SCHEMA_VERSION,
@@ -26,9 +26,10 @@ from edgegeo.bundle import (
 from edgegeo.errors import CheckpointError
 from edgegeo.export.components import Layout
 from edgegeo.export.linear import to_half
-from edgegeo.export.prompts import image_wrap, segments, word_ids
-from edgegeo.export.source import RoleSource, Source
+from edgegeo.export.source import Source
 from edgegeo.export.trunk import array, trunk_shape
+from edgegeo.models.checkpoint import Checkpoint
+from edgegeo.models.prompts import image_wrap, segments, word_ids
 from edgegeo.recipe import Recipe
 
 HF_FILES = (
@@ -42,25 +43,33 @@ TOOLS = ("edgegeo", "torch", "transformers", "peft", "onnx", "onnxruntime", "num
 
 def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
     """Write the token-embedding table, the yes/no rows and the latent queries."""
-    table = array(source.base.get_input_embeddings().weight)
+    table = array(source.checkpoint.model.get_input_embeddings().weight)
     for role, one in source.roles.items():
         if not np.array_equal(array(one.model.get_input_embeddings().weight), table):
             raise CheckpointError(f"the adapter of role '{role}' changes the token embeddings; retrain it without them")
     np.save(folder / "embed_tokens.npy", to_half(table, "embed_tokens") if recipe.embeddings == "fp16" else table)
     if "rerank" in source.roles:
-        head = source.roles["rerank"].model.lm_head
-        rows = [*word_ids(source.yes, source.tokenizer), *word_ids(source.no, source.tokenizer)]
-        np.save(folder / "head_rows.npy", array(head.weight)[rows])
-    queries = source.roles["embed"].queries if "embed" in source.roles else None
+        yes, no = answer_ids(source.checkpoint)
+        np.save(folder / "head_rows.npy", array(source.roles["rerank"].model.lm_head.weight)[[*yes, *no]])
+    queries = source.roles["embed"].reference.queries if "embed" in source.roles else None
     if queries is not None:
         np.save(folder / "queries.npy", np.asarray(queries, np.float32))
+
+
+def answer_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of yes and of no; CheckpointError if a token stands for both."""
+    settings, tokenizer = checkpoint.settings, checkpoint.tokenizer
+    yes, no = word_ids(settings.yes, tokenizer), word_ids(settings.no, tokenizer)
+    if set(yes) & set(no):
+        raise CheckpointError("the same token stands for yes and for no; name other words in edgegeo_model.json")
+    return yes, no
 
 
 def copy_files(source: Source, folder: Path) -> None:
     """Copy the Hugging Face files that stand beside the weights."""
     for name in HF_FILES:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, folder / name)
+        if (source.checkpoint.path / name).is_file():
+            shutil.copyfile(source.checkpoint.path / name, folder / name)
 
 
 def manifest(
@@ -68,8 +77,8 @@ def manifest(
 ) -> Manifest:
     """The manifest, still without accuracy card and file list."""
     return Manifest(
-        schema=SCHEMA_VERSION, name=f"{source.name}-{recipe.name}", family=source.family, dialect="ort",
-        target=recipe.target, components=dict(sorted(components.items())), image=source.image,
+        schema=SCHEMA_VERSION, name=f"{source.name}-{recipe.name}", family=source.checkpoint.family, dialect="ort",
+        target=recipe.target, components=dict(sorted(components.items())), image=source.checkpoint.image,
         trunk=trunk_spec(source), roles=roles(source, plan), tokenizer="tokenizer.json",
         embed_tokens="embed_tokens.npy", golden="golden.npz", accuracy={}, calibration=calibration,
         source=source.facts, tools=tool_versions(),
@@ -78,49 +87,48 @@ def manifest(
 
 def trunk_spec(source: Source) -> TrunkSpec:
     """Shape of the decoder, from the checkpoint's configuration."""
-    config = source.base.config.text_config
+    config = source.checkpoint.config.text_config
     shape = trunk_shape(config)
     return TrunkSpec(
         shape.layers, shape.kv_heads, shape.head_dim, shape.hidden,
-        source.base.get_input_embeddings().weight.shape[0], shape.max_positions,
+        source.checkpoint.model.get_input_embeddings().weight.shape[0], shape.max_positions,
     )  # fmt: skip
 
 
 def roles(source: Source, plan: Layout) -> Roles:
     """Roles with their prompts frozen."""
-    wrap = image_wrap(source.tokenizer)
+    checkpoint = source.checkpoint
+    wrap = image_wrap(checkpoint.tokenizer)
 
     def frozen(name: str, query: str = "text") -> tuple[Segment, ...]:
-        return segments(source.prompts[name], source.tokenizer, wrap, query)
+        return segments(checkpoint.settings.prompts[name], checkpoint.tokenizer, wrap, query)
 
     embed = rerank = generate = None
     if "embed" in source.roles:
-        embed = _embed_role(
-            source, source.roles["embed"], plan.roles["embed"], frozen("embed_text"), frozen("embed_image")
-        )
+        embed = _embed_role(source, plan.roles["embed"], frozen("embed_text"), frozen("embed_image"))
     if "rerank" in source.roles:
-        yes, no = word_ids(source.yes, source.tokenizer), word_ids(source.no, source.tokenizer)
+        yes, no = answer_ids(checkpoint)
         bias = source.roles["rerank"].model.lm_head.bias
         rerank = RerankRole(
             vision=plan.roles["rerank"]["vision"], trunk=plan.roles["rerank"]["trunk"],
             image_prompt=frozen("rerank", "image"), text_prompt=frozen("rerank", "text"), yes_ids=yes, no_ids=no,
             rows="head_rows.npy", bias=() if bias is None else tuple(array(bias)[[*yes, *no]].tolist()),
         )  # fmt: skip
-        if set(yes) & set(no):
-            raise CheckpointError("the same token stands for yes and for no; name other answer words")
     if "generate" in source.roles:
         parts = plan.roles["generate"]
         generate = GenerateRole(
-            parts["vision"], parts["trunk"], parts["head"], frozen("generate"), source.stop_ids, source.max_new_tokens
-        )
+            vision=parts["vision"], trunk=parts["trunk"], head=parts["head"], prompt=frozen("generate"),
+            stop_ids=checkpoint.stop_ids, max_new_tokens=checkpoint.settings.max_new_tokens,
+        )  # fmt: skip
     return Roles(embed, rerank, generate)
 
 
 def _embed_role(
-    source: Source, one: RoleSource, parts: dict[str, str], text: tuple[Segment, ...], image: tuple[Segment, ...]
+    source: Source, parts: dict[str, str], text: tuple[Segment, ...], image: tuple[Segment, ...]
 ) -> EmbedRole:
-    shape = trunk_shape(source.base.config.text_config)
-    queries = 0 if one.queries is None else len(one.queries)
+    shape = trunk_shape(source.checkpoint.config.text_config)
+    rows = source.roles["embed"].reference.queries
+    queries = 0 if rows is None else len(rows)
     room = shape.max_positions - queries - sum(len(s.ids or ()) for s in text)
     return EmbedRole(
         vision=parts["vision"], trunk=parts["trunk"], text_prompt=text, image_prompt=image,
@@ -132,8 +140,6 @@ def _embed_role(
 def draft(folder: Path, unfinished: Manifest) -> Bundle:
     """A staged folder as a Bundle that the runtime can open before it is published and hashed."""
     files = {f.relative_to(folder).as_posix(): FileEntry(f.stat().st_size, "") for f in _files(folder)}
-    from dataclasses import replace
-
     return Bundle(folder, replace(unfinished, files=files), "")
 
 
@@ -146,11 +152,6 @@ def tool_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def save_array(file: Path, value: NDArray[Any]) -> None:
-    """Write one array; OSError from a full disk passes through."""
-    np.save(file, value)
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -20,7 +20,6 @@ from edgegeo.export import components, pack, parity, report
 from edgegeo.export.components import Layout, Ranges
 from edgegeo.export.graph import save
 from edgegeo.export.linear import Storage
-from edgegeo.export.reference import Reference
 from edgegeo.export.report import ExportReport
 from edgegeo.export.source import Source
 from edgegeo.measure import Latency, summarize, time_in_turn
@@ -46,11 +45,10 @@ def export_source(
     samples = planet_scenes(recipe.calibration_samples, "validation", progress=progress)
     with staging(out) as exact_folder, staging(out) as folder, staging(out) as final:
         exact = _stage(source, preset("fp32"), plan, exact_folder, {}, {}, progress)
-        reference = Reference(source, exact.manifest)
         progress("run transformers", 0, 1)
         checked = samples[:PARITY_SAMPLES]
-        expected = parity.expect(reference, checked)
-        exact_stages = parity.compare(exact, reference, expected, checked)
+        expected = parity.expect(source, checked)
+        exact_stages = parity.compare(exact, source, expected, checked)
         parity.require(exact_stages, "fp32")
         if _is_exact(recipe):
             made, stages = exact, exact_stages
@@ -58,7 +56,7 @@ def export_source(
         else:
             ranges, calibration = _calibrate(exact, recipe, plan, samples, progress)
             made = _stage(source, recipe, plan, folder, ranges, calibration, progress)
-            stages = parity.compare(made, reference, expected, checked)
+            stages = parity.compare(made, source, expected, checked)
             parity.require(stages, recipe.name)
         _write_golden(made, samples)
         before = None if made.path == exact.path else exact

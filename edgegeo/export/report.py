@@ -64,8 +64,8 @@ def parity_rows(stages: tuple[Stage, ...], before: tuple[Stage, ...]) -> list[Re
     return [
         ReportRow(
             "parity", s.name, s.value, exact.get(s.name), s.measure,
-            low=s.limit if s.measure in ("cosine", "equal") else None,
-            high=None if s.measure in ("cosine", "equal") else s.limit,
+            low=s.limit if s.floor else None,
+            high=None if s.floor else s.limit,
         )
         for s in stages
     ]  # fmt: skip
