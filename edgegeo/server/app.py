@@ -14,6 +14,7 @@ from edgegeo.server.context import Context
 from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
 from edgegeo.server.guard import Gate, KeyCheck, Porch
+from edgegeo.server.inputs import Decoder
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.settings import ServerSettings
 from edgegeo.server.worker import Admission
@@ -30,7 +31,7 @@ def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], 
     """An ASGI app over an opened engine. `on_start` is called once the model is warm."""
     admission = Admission(settings.queue_size)
     metrics = Metrics(lambda: admission.in_hand)
-    context = Context(engine, settings, metrics, admission)
+    context = Context(engine, settings, metrics, admission, Decoder(engine.image_spec))
     app = FastAPI(
         title="edgegeo",
         version=edgegeo.__version__,

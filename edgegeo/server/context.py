@@ -42,8 +42,8 @@ class Context:
     settings: ServerSettings
     metrics: Metrics
     admission: Admission
+    decoder: Decoder
     model: ModelThread = field(default_factory=ModelThread)
-    decoder: Decoder = field(default_factory=Decoder)
     demo: Demo | None = None
     ready: bool = False
     """Set after the warm-up."""

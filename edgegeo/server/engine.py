@@ -4,15 +4,15 @@ import re
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from edgegeo.planet import DEFAULT_SEED, Planet
 from edgegeo.runtime import Answer, Locator, Model
+from edgegeo.runtime.rerank import probability
+from edgegeo.runtime.tokens import fill
 from edgegeo.server.faults import Refusal
+from edgegeo.server.inputs import Floats
 from edgegeo.server.settings import ServerSettings
-
-Floats = NDArray[np.float32]
 
 _ROLES = {"embed": "embedding", "rerank": "re-ranking", "generate": "generation"}
 _PLANET_ID = re.compile(r"(train|validation|test)-0+")
@@ -29,6 +29,7 @@ class Engine:
         self.name = bundle.manifest.name
         self.family = bundle.manifest.family
         self.fingerprint = bundle.fingerprint
+        self.image_spec = bundle.manifest.image
         self.precision = {name: part.precision for name, part in bundle.manifest.components.items()}
         self.roles = [role for role in _ROLES if getattr(bundle.manifest.roles, role) is not None]
 
@@ -93,19 +94,27 @@ class Engine:
         assert self.locator.embedder is not None, "require('embed') comes first"
         return self.locator.embedder.texts(texts)
 
-    def embed_images(self, images: list[Image.Image]) -> Floats:
-        """(N, dim) unit vectors."""
-        assert self.locator.embedder is not None, "require('embed') comes first"
-        return self.locator.embedder.images(images)
+    def embed_images(self, pictures: Floats) -> Floats:
+        """(N, dim) unit vectors of pixels (N, 3, size, size)."""
+        embedder = self.locator.embedder
+        assert embedder is not None, "require('embed') comes first"
+        return embedder.features(self.locator.model.features(embedder.role.vision, pictures))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without the prompt around it."""
         return len(self.locator.model.tokenizer.encode(text))
 
-    def rerank(self, query: str | Image.Image, images: list[Image.Image]) -> list[float]:
-        """p(yes) of every picture."""
-        assert self.locator.reranker is not None, "require('rerank') comes first"
-        return [float(score) for score in self.locator.reranker.score(query, images)]
+    def rerank(self, query: str | Floats, pictures: Floats) -> list[float]:
+        """p(yes) of every picture, pixels (N, 3, size, size), for a text or for pixels (3, size, size)."""
+        reranker, model = self.locator.reranker, self.locator.model
+        assert reranker is not None, "require('rerank') comes first"
+        vision = reranker.role.vision
+        if isinstance(query, str):
+            pieces, shown = reranker.query(query)
+        else:
+            pieces, shown = fill(reranker.role.image_prompt), [model.features(vision, query[None])]
+        margins = reranker.features(pieces, shown, model.features(vision, pictures))
+        return [float(score) for score in probability(margins)]
 
     def locate(self, photo: Image.Image | None, text: str | None, **how: Any) -> Answer:
         """`Locator.locate`."""

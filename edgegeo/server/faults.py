@@ -19,7 +19,7 @@ from edgegeo.errors import BundleError, DeviceError, EdgegeoError, GalleryError,
 log = logging.getLogger("edgegeo.server")
 
 # A path, a Windows drive or a memory address; "JPEG/PNG" and "1/2" are none of these.
-_PRIVATE = re.compile(r"(?:^|[\s'\"(<=:])(?:~|\.{0,2})/\w|\b[A-Za-z]:\\|0x[0-9a-fA-F]{6,}|<[\w.]+ object")
+_PRIVATE = re.compile(r"(?:^|[\s'\"(<=:])(?:~|\.{0,2})/[\w.]|\b[A-Za-z]:\\|0x[0-9a-fA-F]{6,}|<[\w.]+ object")
 _LONGEST_MESSAGE = 400
 
 
@@ -104,12 +104,15 @@ def handle(error: Exception, request: Request) -> Response:
 
 def from_validation(errors: Any) -> Refusal:
     """The first fault that pydantic found, with the place in the request but not what stood there."""
-    first = errors[0]
-    if first["type"] in ("json_invalid", "value_error.jsondecode"):
+    # Where several forms are allowed, pydantic tells what is wrong with each: the one that got furthest was meant.
+    fault = max(errors, key=lambda error: len(error["loc"]))
+    if fault["type"] in ("json_invalid", "value_error.jsondecode"):
         return Refusal(400, "invalid_json", "the body is not valid JSON")
-    steps = [str(s)[:40] for s in first["loc"] if s not in ("body", "query", "path")]
-    place = ".".join(s for s in steps if s.isidentifier() or s.isdigit())[:120] or None
-    message = first["msg"].removeprefix("Value error, ")
+    steps = fault["loc"][1:] if fault["loc"][:1] in (("body",), ("query",), ("path",)) else fault["loc"]
+    # The field and the item; steps between them name pydantic's branches, steps below may be the client's own words.
+    named = [step for step in steps[:1] if isinstance(step, str) and step.isidentifier() and len(step) < 40]
+    place = ".".join(named + [str(step) for step in steps[1:] if isinstance(step, int)][:1]) or None
+    message = fault["msg"].removeprefix("Value error, ")
     text = public_text(ValueError(f"{place or 'body'}: {message}"), "the request does not have the expected form")
     return Refusal(422, "invalid_input", text, place)
 

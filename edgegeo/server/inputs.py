@@ -3,21 +3,28 @@
 import base64
 import binascii
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
+import numpy as np
 from anyio.to_thread import run_sync
 from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
-from edgegeo.runtime import open_image
+from edgegeo.runtime import open_image, pixels
 from edgegeo.server.faults import NO_URLS, NOT_AN_IMAGE, Refusal
 from edgegeo.server.schemas import Content, ImagePart, Query, TextPart
+
+Floats = NDArray[np.float32]
 
 LONGEST_TEXT = 50_000
 """Characters; far above what any model takes, so that a tokenizer never chews on megabytes."""
@@ -40,18 +47,32 @@ class Picture:
 
 
 class Decoder:
-    """Decodes pictures on its own few threads, so that neither the event loop nor the model waits for JPEG."""
+    """Decodes pictures on its own few threads, so that neither the event loop nor the model waits for JPEG.
 
-    def __init__(self, threads: int = 2) -> None:
+    A small file can open to hundreds of megabytes, so that only a few opened pictures exist at once.
+    """
+
+    def __init__(self, spec: ImageSpec, threads: int = 2, held: int = 4) -> None:
+        self._spec = spec
         self._limiter = anyio.CapacityLimiter(threads)
+        self._held = anyio.Semaphore(held)
 
-    async def open(self, picture: Picture) -> Image.Image:
-        """The picture in RGB. 415 where the bytes aren't an image, 422 where the image can't be used."""
-        return await run_sync(decode, picture, limiter=self._limiter)
+    async def pixels(self, picture: Picture) -> Floats:
+        """What the model sees of it, (3, size, size) float32; Refusal as `decode`."""
+        return await run_sync(lambda: pixels(decode(picture), self._spec), limiter=self._limiter)
+
+    @asynccontextmanager
+    async def opened(self, picture: Picture | None) -> AsyncIterator[Image.Image | None]:
+        """The picture in RGB, for as long as it is worked on; Refusal as `decode`."""
+        if picture is None:
+            yield None
+            return
+        async with self._held:
+            yield await run_sync(decode, picture, limiter=self._limiter)
 
 
 def decode(picture: Picture) -> Image.Image:
-    """The picture in RGB; Refusal 415 or 422."""
+    """The picture in RGB. Refusal 415 where the bytes aren't an image, ImageError where it can't be used."""
     head = picture.data[:12]
     if not head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
         raise Refusal(415, "not_an_image", NOT_AN_IMAGE, picture.param)

@@ -5,12 +5,10 @@ import uuid
 
 import numpy as np
 from fastapi import APIRouter
-from PIL import Image
 
 from edgegeo.server.context import REFUSALS, Context
-from edgegeo.server.engine import Floats
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Picture, read_part, read_picture
+from edgegeo.server.inputs import Floats, Picture, read_part, read_picture
 from edgegeo.server.schemas import (
     Content,
     Embedding,
@@ -69,8 +67,8 @@ async def embed(context: Context, body: EmbeddingsRequest) -> EmbeddingsAnswer:
     pictures = [(i, item) for i, item in enumerate(inputs) if isinstance(item, Picture)]
     for start in range(0, len(pictures), GROUP):
         group = pictures[start : start + GROUP]
-        opened = [await context.decoder.open(picture) for _, picture in group]
-        vectors[[i for i, _ in group]], _ = await context.timed("embed_image", engine.embed_images, opened)
+        pixels = np.stack([await context.decoder.pixels(picture) for _, picture in group])
+        vectors[[i for i, _ in group]], _ = await context.timed("embed_image", engine.embed_images, pixels)
     tokens = sum(engine.count_tokens(text) for text in inputs if isinstance(text, str))
     as_text = body.encoding_format == "base64"
     return EmbeddingsAnswer(
@@ -91,13 +89,13 @@ async def score(context: Context, body: RerankRequest) -> RerankAnswer:
     engine.require("rerank")
     check_count(len(body.documents), context.settings.max_inputs, "documents")
     part = read_part(body.query, "query") if not _is_picture(body.query) else read_picture(str(body.query), "query")
-    query = part if isinstance(part, str) else await context.decoder.open(part)
+    query = part if isinstance(part, str) else await context.decoder.pixels(part)
     sources = [read_document(context, item, f"documents.{i}") for i, item in enumerate(body.documents)]
     scores: list[float] = []
     spent: dict[str, float] = {}
     for start in range(0, len(sources), GROUP):
-        opened: list[Image.Image] = [await context.decoder.open(s) for s in sources[start : start + GROUP]]
-        found, took = await context.timed("rerank", engine.rerank, query, opened)
+        pixels = np.stack([await context.decoder.pixels(source) for source in sources[start : start + GROUP]])
+        found, took = await context.timed("rerank", engine.rerank, query, pixels)
         scores += found
         spent["rerank"] = spent.get("rerank", 0.0) + took
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: body.top_n]

@@ -80,9 +80,9 @@ async def answer(
 async def _located(context: Context, text: str | None, picture: Picture | None, **how: Any) -> Answer:
     """Decode on the decoder's threads, the rest on the model's; the time in line is told as "wait"."""
     begun = time.perf_counter()
-    opened = None if picture is None else await context.decoder.open(picture)
-    decoded = time.perf_counter()
-    found = await context.model.run(context.engine.locate, opened, text, **how)
+    async with context.decoder.opened(picture) as photo:
+        decoded = time.perf_counter()
+        found = await context.model.run(context.engine.locate, photo, text, **how)
     ended = time.perf_counter()
     stages = dict(found.timings_ms)
     waited = (ended - decoded) * 1000.0 - stages.pop("total", 0.0)

@@ -146,7 +146,8 @@ def test_a_server_with_a_key_asks_for_it(browser: chromium.Chromium, tiny_bundle
         browser.until(f"{STATE} === 'error'")
         assert "needs an API key" in browser.run("document.getElementById('fault').textContent")
         assert not browser.run("document.getElementById('key-row').hidden")
-        enter = "document.getElementById('key').value = '{}'; document.getElementById('key').dispatchEvent(new Event('change'))"
+        enter = "(key) => {{ key.value = '{}'; key.dispatchEvent(new Event('change')) }}"
+        enter = f"({enter})(document.getElementById('key'))"
         browser.run(enter.format("wrong-wrong-wrong"))
         browser.until("document.getElementById('fault').textContent.includes('not right')")
         browser.run(enter.format(key))

@@ -71,7 +71,6 @@ function usePhoto(blob, example = null) {
     $("text").value = "";
   } else {
     $("preview").removeAttribute("src");
-    $("file").value = $("camera").value = "";
   }
   for (const button of $("example-list").children) {
     button.setAttribute("aria-pressed", String(example !== null && button.dataset.index === String(example.index)));
@@ -125,7 +124,7 @@ function clear() {
 function away(place, tilePlace) {
   if (!place) return "";
   const far = distance(place, tilePlace);
-  return far < SAME_PLACE_KM ? "the answer" : `${km(far)} from it`;
+  return far < SAME_PLACE_KM ? "the answer" : `${km(far)} away`;
 }
 
 const HOW = { generation: "Read from the picture by the model.", retrieval: "Place of the best-fitting tile.", none: "" };
@@ -179,7 +178,7 @@ function tile(hit, i, place, truth) {
   score.append(element("span", "", `${i + 1}`), element("span", "", hit.score.toFixed(3)));
   button.append(shot, score);
   if (hit.rerank_score !== null) button.append(element("span", "line", `yes ${(hit.rerank_score * 100).toFixed(1)} %`));
-  button.append(element("span", "line", words(hit.position, 1)));
+  button.append(element("span", "line", words(hit.position, 1).replaceAll("° ", "°")));
   button.append(element("span", "line", right ? "the true place" : away(place, hit.position)));
   const light = (on) => () => hit.mark.classList.toggle("lit", on);
   for (const event of ["mouseenter", "focus"]) button.addEventListener(event, light(true));
@@ -257,10 +256,11 @@ function listen() {
   });
   for (const id of ["file", "camera"]) {
     $(id).addEventListener("change", () => {
-      if ($(id).files[0]) {
-        usePhoto($(id).files[0]);
-        ask();
-      }
+      const file = $(id).files[0];
+      if (!file) return;
+      usePhoto(file);
+      $(id).value = ""; // else the same file could not be chosen twice
+      ask();
     });
   }
   $("text").addEventListener("input", () => {
