@@ -1,5 +1,6 @@
 """What an export tells at its end: size, parity, accuracy before and after, latency before and after."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,15 @@ class ExportReport:
     rows: tuple[ReportRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json."""
-        rows = [{**vars(row), "change": None if row.change is None else plain(row.change)} for row in self.rows]
+        """For --json; what is not finite (a median without answers) becomes None."""
+        rows = [{k: _plain(v) for k, v in vars(row).items()} for row in self.rows]
         return {**vars(self), "rows": rows}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Metric):
+        return plain(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def size_rows(bundle: Bundle, before: Bundle | None) -> list[ReportRow]:
