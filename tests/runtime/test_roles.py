@@ -11,6 +11,8 @@ from PIL import Image
 from edgegeo.bundle import Roles, open_bundle
 from edgegeo.errors import BundleError, ImageError, InputError
 from edgegeo.runtime import Embedder, Generator, Model, Reranker
+from edgegeo.runtime import embed as embed_module
+from edgegeo.runtime import model as model_module
 from edgegeo.runtime.rerank import logsumexp, probability
 from edgegeo.runtime.tokens import fill
 
@@ -47,6 +49,25 @@ def test_image_batches_do_not_change_embeddings(model: Model, batch: int) -> Non
     embedder, images = Embedder(model), pictures(3)
     found = embedder.images(images, batch=batch)
     np.testing.assert_allclose(found, np.concatenate([embedder.images([i]) for i in images]), atol=1e-5)
+
+
+def test_splitting_a_batch_changes_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, images = Embedder(model), pictures(5)
+    texts, pixels = TEXTS * 3, model.prepare(images)
+    whole = embedder.texts(texts), model.features("vision", pixels)
+    monkeypatch.setattr(embed_module, "_TOKENS_PER_RUN", 40)
+    monkeypatch.setattr(model_module, "_PIXELS_PER_RUN", 2 * 32 * 32)
+    np.testing.assert_allclose(embedder.texts(texts), whole[0], atol=1e-5)
+    np.testing.assert_allclose(model.features("vision", pixels), whole[1], atol=1e-6)
+
+
+def test_a_small_decoder_takes_one_thread_unless_told(tiny_bundle: Path) -> None:
+    def threads(model: Model, component: str) -> int:
+        return int(model.session(component).get_session_options().intra_op_num_threads)
+
+    told, untold = Model.open(tiny_bundle, threads=2), Model.open(tiny_bundle)
+    assert [threads(told, name) for name in ("vision", "trunk", "head")] == [2, 2, 2]
+    assert [threads(untold, name) for name in ("vision", "trunk", "head")] == [untold.threads, 1, 1]
 
 
 def test_eos_pooling_is_the_last_hidden_state(model: Model) -> None:
