@@ -248,8 +248,10 @@ def _decide(hits: list[Hit], written: Generated | None) -> tuple[Position | None
 
 
 def _radius_km(bundle: Bundle) -> float | None:
-    value = bundle.manifest.accuracy.get("gps_median_km")
-    return float(value) if isinstance(value, (int, float)) else None
+    metric: Any = bundle.manifest.accuracy
+    for key in ("metrics", "gps_median_km", "value"):
+        metric = metric.get(key) if isinstance(metric, dict) else None
+    return float(metric) if isinstance(metric, (int, float)) else None
 
 
 def _plain(position: Position | None) -> dict[str, float] | None:

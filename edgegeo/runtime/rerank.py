@@ -76,6 +76,8 @@ class Reranker:
 
         What stands before the candidate is computed once; every candidate then overwrites the rest of the KV buffer.
         """
+        if len(features) == 0:
+            return np.empty(0, np.float64)
         slot = len(pictures)
         cut = next((i for i, piece in enumerate(pieces) if isinstance(piece, int) and piece == slot), None)
         if cut is None:

@@ -127,12 +127,14 @@ def _read_golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
 def _compare(name: str, golden: NDArray[Any], again: NDArray[Any], bundle: Bundle) -> Check:
     if golden.shape != again.shape and not name.startswith("answer"):
         return Check(name, False, float("nan"), float("nan"), f"shape {again.shape} instead of {golden.shape}")
+    stated = bundle.manifest.accuracy.get("golden_tolerance")
+    tolerance = stated if isinstance(stated, dict) else {}
     if name.startswith("embed"):
-        worst = float((normalized(golden) * again).sum(axis=1).min())
-        return Check(name, worst >= COSINE, worst, COSINE, "lowest cosine")
+        worst, limit = float((normalized(golden) * again).sum(axis=1).min()), float(tolerance.get("cosine", COSINE))
+        return Check(name, worst >= limit, worst, limit, "lowest cosine")
     if name == "yes_no_margin":
-        worst = float(np.abs(golden - again).max())
-        return Check(name, worst <= MARGIN, worst, MARGIN, "largest difference in nats")
+        worst, limit = float(np.abs(golden - again).max()), float(tolerance.get("yes_no_margin", MARGIN))
+        return Check(name, worst <= limit, worst, limit, "largest difference in nats")
     if name == "pixels":
         spec = bundle.manifest.image
         level = spec.rescale / max(spec.std)

@@ -1,14 +1,16 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgegeo.bundle import open_bundle
 from edgegeo.errors import GalleryError, InputError
 from edgegeo.geo import Position
 from edgegeo.runtime import Answer, Embedder, Gallery, Generated, Hit, Locator, Model, Row
-from edgegeo.runtime.locator import _decide
+from edgegeo.runtime.locator import _decide, _radius_km
 
 
 def tile(seed: int) -> Image.Image:
@@ -106,6 +108,17 @@ def test_which_position_decides() -> None:
     assert _decide([tile_hit], None) == (Position(1, 2), "retrieval")
     assert _decide([], said) == (Position(3, 4), "generation")
     assert _decide([], silent) == (None, "none")
+
+
+def test_radius_comes_from_the_accuracy_card(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    assert _radius_km(bundle) is None
+    for card, radius in (
+        ({"metrics": {"gps_median_km": {"value": 812.5}}}, 812.5),
+        ({"metrics": {"gps_median_km": {"value": None}}}, None),
+        ({"metrics": []}, None),
+    ):
+        assert _radius_km(replace(bundle, manifest=replace(bundle.manifest, accuracy=card))) == radius
 
 
 def test_json_and_geojson() -> None:
