@@ -41,15 +41,19 @@ class Scores:
 
 def evaluate(
     bundle: str | Path | Bundle | Model, places: int = 1000, tasks: Sequence[str] = TASKS, split: str = "test",
-    planet_seed: int = DEFAULT_SEED, threads: int | None = None, provider: str = "cpu", progress: Progress = silent,
+    planet_seed: int | None = None, threads: int | None = None, provider: str = "cpu", progress: Progress = silent,
 ) -> Scores:  # fmt: skip
     """Score a bundle on planet places; tasks whose role the bundle lacks are skipped.
 
+    planet_seed: None takes the planet that the bundle's checkpoint was trained on, or the default one.
     Raises InputError for an unknown task, BundleError if the bundle offers none of the tasks.
     """
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise InputError(f"unknown task '{unknown[0]}'; use {', '.join(TASKS)}")
     model = Model.open(bundle, threads, provider)
+    if planet_seed is None:
+        known = model.bundle.manifest.source.get("planet_seed")
+        planet_seed = known if isinstance(known, int) else DEFAULT_SEED
     scenes = planet_scenes(places, split, planet_seed, progress)
     roles = model.bundle.manifest.roles
     outcomes: dict[str, NDArray[np.float64]] = {}

@@ -42,7 +42,7 @@ def export_source(
     """Export an opened checkpoint to `out`; see `edgegeo.export.export`."""
     started = time.monotonic()
     plan = components.layout(source)
-    samples = planet_scenes(recipe.calibration_samples, "validation", progress=progress)
+    samples = planet_scenes(recipe.calibration_samples, "validation", _planet_seed(source), progress)
     with staging(out) as exact_folder, staging(out) as folder, staging(out) as final:
         exact = _stage(source, preset("fp32"), plan, exact_folder, {}, {}, progress)
         progress("run transformers", 0, 1)
@@ -54,7 +54,7 @@ def export_source(
             made, stages = exact, exact_stages
             made = Bundle(exact.path, replace(exact.manifest, name=f"{source.name}-{recipe.name}"), "")
         else:
-            ranges, calibration = _calibrate(exact, recipe, plan, samples, progress)
+            ranges, calibration = _calibrate(exact, recipe, plan, samples, _planet_seed(source), progress)
             made = _stage(source, recipe, plan, folder, ranges, calibration, progress)
             stages = parity.compare(made, source, expected, checked)
             parity.require(stages, recipe.name)
@@ -91,12 +91,17 @@ def _stage(
     return pack.draft(folder, pack.manifest(source, recipe, plan, written, calibration))
 
 
+def _planet_seed(source: Source) -> int:
+    seed = source.checkpoint.settings.planet_seed
+    return DEFAULT_SEED if seed is None else seed
+
+
 def _is_exact(recipe: Recipe) -> bool:
     return {recipe.vision, recipe.trunk, recipe.head, recipe.embeddings} == {"fp32"}
 
 
 def _calibrate(
-    exact: Bundle, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], progress: Progress
+    exact: Bundle, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], seed: int, progress: Progress
 ) -> tuple[Ranges, dict[str, Any]]:
     """Ranges of the vision towers' activations, where the recipe asks for static ones."""
     if recipe.vision != "int8" or recipe.vision_activations != "static":
@@ -111,7 +116,7 @@ def _calibrate(
             save(graph.model(), file)
             ranges[name] = record_ranges(open_session(file), graph.layer_inputs, lambda: _batches(pixels), progress)
             shutil.rmtree(file.parent)
-    return ranges, to_plain(describe_samples(samples, "validation", DEFAULT_SEED))
+    return ranges, to_plain(describe_samples(samples, "validation", seed))
 
 
 def _batches(pixels: NDArray[np.float32], size: int = 16) -> Iterator[dict[str, NDArray[np.float32]]]:

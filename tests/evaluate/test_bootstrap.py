@@ -1,0 +1,46 @@
+"""Intervals: right on cases with a known answer, the same every time."""
+
+import numpy as np
+import pytest
+
+from edgegeo.errors import InputError
+from edgegeo.evaluate.bootstrap import interval, median, paired
+
+
+def test_interval_of_a_share_agrees_with_the_normal_approximation() -> None:
+    outcomes = np.repeat([1.0, 0.0], [300, 700])
+    metric = interval(outcomes)
+    half = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
+    assert metric.value == pytest.approx(0.3)
+    assert metric.low == pytest.approx(0.3 - half, abs=0.005)
+    assert metric.high == pytest.approx(0.3 + half, abs=0.005)
+    assert interval(outcomes) == metric
+
+
+def test_paired_change_is_narrower_than_the_intervals_of_the_runs() -> None:
+    rng = np.random.default_rng(0)
+    before = (rng.random(1000) < 0.4).astype(float)
+    after = before.copy()
+    after[:10] = 1 - after[:10]
+    change = paired(after, before)
+    single = interval(before)
+    assert change.high - change.low < (single.high - single.low) / 3
+    assert paired(before, before).low == paired(before, before).high == 0.0
+
+
+def test_missing_answers_are_infinite_and_do_not_become_nan() -> None:
+    distances = np.array([10.0, 20.0, np.inf, np.inf, np.inf])
+    metric = interval(distances, median)
+    assert metric.value == np.inf
+    assert metric.high == np.inf
+    assert not np.isnan(metric.low)
+
+
+def test_runs_over_different_places_are_refused() -> None:
+    with pytest.raises(InputError, match="3 and 2 places"):
+        paired(np.ones(3), np.ones(2))
+
+
+def test_no_places() -> None:
+    with pytest.raises(InputError, match="at least one place"):
+        interval(np.empty(0))
