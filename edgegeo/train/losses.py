@@ -27,8 +27,11 @@ def last_positions(hidden: Tensor, lengths: Tensor) -> Tensor:
     return hidden[torch.arange(len(hidden)), lengths - 1]
 
 
-def answer_loss(hidden: Tensor, labels: Tensor, head: Tensor) -> Tensor:
-    """Next-token cross-entropy of `labels` (N, T), -100 where nothing is asked; hidden (N, T, D), head (V, D)."""
-    rows, wanted = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-    asked = wanted >= 0
-    return F.cross_entropy((rows[asked] @ head.T).float(), wanted[asked])
+def answer_loss(hidden: Tensor, labels: Tensor, head: Tensor, start: int = 1) -> Tensor:
+    """Next-token cross-entropy of `labels` (N, T), -100 where nothing is asked; hidden (N, T, D), head (V, D).
+
+    Nothing before position `start` is asked. The window keeps its shape from step to step, because on a CPU every
+    new matrix shape costs a compilation.
+    """
+    logits = hidden[:, start - 1 : -1] @ head.T
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels[:, start:].flatten(), ignore_index=-100)

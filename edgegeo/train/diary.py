@@ -1,0 +1,33 @@
+"""A training run's diary: one JSON line per entry, beside what the run writes."""
+
+import json
+import time
+from pathlib import Path
+
+
+class Diary:
+    """Appends to a JSONL file and keeps running means of the losses between entries."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._since = time.monotonic()
+
+    def add(self, losses: dict[str, float]) -> None:
+        """One step's losses."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+
+    def write(self, step: int, **facts: float) -> dict[str, float]:
+        """Write the means since the last entry, the seconds a step took, and further facts."""
+        steps = max(1, self._count)
+        entry = {name: round(total / steps, 4) for name, total in self._sums.items()}
+        entry |= {"step": step, "seconds_per_step": round((time.monotonic() - self._since) / steps, 3)}
+        entry |= {name: round(value, 4) for name, value in facts.items()}
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(entry) + "\n")
+        self._sums, self._count, self._since = {}, 0, time.monotonic()
+        return entry

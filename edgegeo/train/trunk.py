@@ -1,0 +1,68 @@
+"""The model as training steps use it: bf16 pictures and sequences in, hidden states out, fast on a CPU."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgegeo.models.smolvlm import image_features
+from edgegeo.train.data import Bytes
+
+ATTENTION = "edgegeo_matmul"
+
+
+def matmul_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention as three matrix products: here four times faster backwards in bf16 than torch's fused CPU kernel.
+
+    query (B, H, T, D), key and value (B, KV, T, D). Causal where the module is; padding must lie on the right, and
+    masks are not looked at: a padded position is never read by a real one.
+    """
+    batch, heads, length, dim = query.shape
+    groups = key.shape[1]
+    grouped = query.reshape(batch, groups, heads // groups * length, dim) * (scaling or dim**-0.5)
+    scores = (grouped @ key.transpose(-1, -2)).view(batch, groups, heads // groups, length, length)
+    if getattr(module, "is_causal", True):
+        future = torch.full((length, length), float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
+        scores = scores + future
+    weights = scores.softmax(-1).view(batch, groups, heads // groups * length, length)
+    out = (weights @ value).view(batch, heads, length, dim)
+    return out.transpose(1, 2), None
+
+
+def use_matmul_attention(model: Any) -> None:
+    """Let a transformers model run on `matmul_attention` (right padding only)."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, matmul_attention)
+    model.set_attn_implementation(ATTENTION)
+
+
+def picture_tensor(pictures: Bytes, dtype: torch.dtype) -> Tensor:
+    """(N, size, size, 3) uint8 to the tower's (N, 3, size, size) in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    return (pixels.to(torch.float32) / 127.5 - 1.0).to(dtype).contiguous()
+
+
+def features_of(model: Any, pictures: Bytes) -> Tensor:
+    """Image tokens (N, tokens, hidden)."""
+    return image_features(model, picture_tensor(pictures, model.dtype))
+
+
+def hidden_states(model: Any, ids: Tensor, features: Tensor | None = None, appended: Tensor | None = None) -> Tensor:
+    """Last hidden states (N, T, hidden) of right-padded ids (N, T).
+
+    features: image tokens in reading order (pictures, tokens, hidden), put where the placeholders stand.
+    appended: latent queries (Q, hidden), put after all T positions (sequences must then have equal lengths).
+    """
+    inputs = model.get_input_embeddings()(ids)
+    if features is not None:
+        slots = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(inputs)
+        inputs = inputs.masked_scatter(slots, features.to(inputs.dtype))
+    if appended is not None:
+        inputs = torch.cat([inputs, appended.to(inputs.dtype).expand(len(ids), -1, -1)], dim=1)
+    states: Tensor = model.model.text_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    return states
