@@ -36,27 +36,25 @@ def _nominate(vectors: NDArray[Any], queries: NDArray[np.float32], k: int) -> li
     """For each query every row that could be among its k best, ties and rounding included."""
     count, dim = vectors.shape
     block = max(1024, _BLOCK_BYTES // (4 * dim))
-    found: list[list[NDArray[np.int64]]] = [[] for _ in queries]
-    values: list[list[NDArray[np.float32]]] = [[] for _ in queries]
-    floors = np.full(len(queries), -np.inf, np.float32)
+    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64) for _ in queries]
+    values: list[NDArray[np.float32]] = [np.empty(0, np.float32) for _ in queries]
+    floors = [-np.inf] * len(queries)
     for start in range(0, count, block):
         piece = np.asarray(vectors[start : start + block], np.float32)
-        scores = queries @ piece.T
-        if scores.shape[1] > k:
-            best = np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]
-            # A full block's own k-th best bounds the final k-th best from below.
-            floors = np.maximum(floors, best - 2 * _SLACK)
-        keep = scores >= floors[:, None]
-        for index in range(len(queries)):
-            at = np.flatnonzero(keep[index])
-            found[index].append(at + start)
-            values[index].append(scores[index, at])
-    out = []
-    for index in range(len(queries)):
-        all_values = np.concatenate(values[index])
-        kth = np.partition(all_values, len(all_values) - k)[len(all_values) - k]
-        out.append(np.concatenate(found[index])[all_values >= kth - 2 * _SLACK])
-    return out
+        # One query: a matrix-vector product runs at memory speed, a one-row matrix product several times slower.
+        scores = (piece @ queries[0])[None] if len(queries) == 1 else queries @ piece.T
+        for index, line in enumerate(scores):
+            at = np.flatnonzero(line >= floors[index])
+            if len(at) == 0:
+                continue
+            rows[index] = np.concatenate([rows[index], at + start])
+            values[index] = np.concatenate([values[index], line[at]])
+            if len(values[index]) > k:
+                kth = np.partition(values[index], len(values[index]) - k)[len(values[index]) - k]
+                floors[index] = kth - 2 * _SLACK
+                keep = values[index] >= floors[index]
+                rows[index], values[index] = rows[index][keep], values[index][keep]
+    return rows
 
 
 def _rescore(
