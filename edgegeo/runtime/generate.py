@@ -69,7 +69,7 @@ class Generator:
         cache = trunk.cache(rows, min(length + role.max_new_tokens, spec.max_positions))
         head = Head(self.model.session(role.head), rows, spec.hidden, spec.vocab)
         hidden = cache.extend(embeds, np.full((rows, 1), length - 1, np.int64))
-        stops = np.array(role.stop_ids, np.int64)
+        stops = frozenset(role.stop_ids)
         written: list[list[int]] = [[] for _ in range(rows)]
         logprobs = np.zeros(rows)
         running = np.ones(rows, bool)
@@ -77,7 +77,7 @@ class Generator:
             logits = head.run(hidden)
             chosen = logits.argmax(axis=1)
             logprobs[running] += _chosen_logprob(logits, chosen)[running]
-            running &= ~np.isin(chosen, stops)
+            running &= [token not in stops for token in chosen.tolist()]
             for row in np.flatnonzero(running):
                 written[row].append(int(chosen[row]))
             if not running.any():
