@@ -93,7 +93,7 @@ class Chromium:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, script: str, limit: float = 30.0) -> None:
+    def until(self, script: str, limit: float = 60.0) -> None:
         """Wait for a JavaScript expression to be true."""
         end = time.monotonic() + limit
         while not self.run(script):
@@ -131,7 +131,7 @@ class Chromium:
         data = self._command("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
-    def _command(self, method: str, limit: float = 30.0, **params: Any) -> dict[str, Any]:
+    def _command(self, method: str, limit: float = 60.0, **params: Any) -> dict[str, Any]:
         self._count += 1
         number = self._count
         message: dict[str, Any] = {"id": number, "method": method, "params": params}

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from edgegeo.server.settings import KEY_VARIABLE
 
+# The build side is blocked in every such process: the server has to do without it.
 PROGRAM = """
 import sys
+for name in ("torch", "transformers", "peft", "onnx", "onnxscript", "onnx_ir", "safetensors", "scipy"):
+    sys.modules[name] = None
 from pathlib import Path
 from edgegeo.server import ServerSettings, read_api_key, serve
 bundle, gallery = map(Path, sys.argv[1:])
