@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgegeo.bench.cells import versions
 from edgegeo.measure import machine, summarize, time_in_turn
 
 REFERENCE = "transformers eager fp32"
@@ -54,7 +55,7 @@ class Contest:
 
     def write(self, folder: Path, stem: str) -> None:
         """`stem`.json with everything and `stem`.md with the table."""
-        tools = {name: version(name) for name in ("edgegeo", "torch", "transformers", "onnxruntime", "numpy")}
+        tools = {**versions(), **{name: version(name) for name in ("torch", "transformers")}}
         document = {
             "title": self.title,
             "date": date.today().isoformat(),

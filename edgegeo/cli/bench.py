@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegeo.cli.flags import JsonFlag, choices, flag, numbers
-from edgegeo.cli.output import emit_json, note, percent, progress_bar, say, table
+from edgegeo.cli.output import emit_json, hush_libraries, note, percent, progress_bar, say, table
 from edgegeo.errors import BundleError, EdgegeoError, InputError
-from edgegeo.recipe import PRECISIONS
+from edgegeo.recipe import PRECISIONS, preset
 
 if TYPE_CHECKING:
     from edgegeo.bench import Subject
@@ -107,16 +107,16 @@ def _packaged(precisions: tuple[str, ...], progress: "Progress") -> "list[Subjec
         if target.is_dir():
             continue
         note(f"no bundle at {target}: exporting it")
+        hush_libraries()
         try:
             from edgegeo.export import export
+
+            export(None, preset(precision), target, places=0, progress=progress)
         except ImportError as error:
             raise BundleError(
                 f"no bundle at {target}, and this machine can't make it ({error.name} is not installed); "
                 "pip install 'edgegeo[export]', or name bundles made elsewhere: edgegeo bench BUNDLE..."
             ) from None
-        from edgegeo.recipe import preset
-
-        export(None, preset(precision), target, places=0, progress=progress)
     return [Subject(precision, open_bundle(default_bundle(precision))) for precision in precisions]
 
 

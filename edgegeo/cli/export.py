@@ -1,12 +1,13 @@
 """edgegeo export: a checkpoint becomes a bundle that runs without torch."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgegeo.cli.flags import JsonFlag, flag
-from edgegeo.cli.output import emit_json, megabytes, percent, progress_bar, say, table
+from edgegeo.cli.output import emit_json, hush_libraries, megabytes, percent, progress_bar, say, table
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def command(
     """Merge adapters, build and quantise the graphs, verify them against transformers, score, and write a bundle."""
     settings = _settings({"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4}, recipe)
     adapters = _adapters(adapter or [])
+    hush_libraries()
     from edgegeo.export import export
     from edgegeo.home import default_bundle
 
@@ -101,7 +103,7 @@ SECTIONS = {
 
 
 def _line(row: "ReportRow") -> tuple[str, str, str, str]:
-    name = row.name.replace("_", " ")
+    name = row.name.replace("_recall_at_", ", Recall@").replace("_", " ")
     if row.section == "parity":
         limit = row.low if row.low is not None else row.high
         side = "at least" if row.low is not None else "at most"
@@ -122,6 +124,8 @@ def _line(row: "ReportRow") -> tuple[str, str, str, str]:
 
 
 def _value(value: float, unit: str, signed: bool = False) -> str:
+    if not math.isfinite(value):  # the median of answers that were mostly none
+        return "-" if signed else "none"
     sign = "+" if signed else ""
     if unit == "share":
         return f"{100 * value:{sign}.1f} pt" if signed else percent(value)

@@ -34,7 +34,7 @@ def command(
     text: Annotated[str | None, flag("--text", verb="locate", help="A description, alone or with a photo.")] = None,
     bundle: BundleFlag = None,
     gallery: GalleryFlag = None,
-    k: Annotated[int, flag("-k", "--top", verb="locate", help="Tiles to return.", min=1, max=1000)] = 5,
+    k: Annotated[int, flag("-k", "--top", verb="locate", help="Tiles to return.", min=1, max=1000)] = 6,
     rerank: Annotated[
         int, flag("--rerank", help="Best tiles to look at again as pairs; 0: none.", min=0, max=1000)
     ] = 0,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from edgegeo.cli.flags import JsonFlag, flag
-from edgegeo.cli.output import emit_json, progress_bar, say
+from edgegeo.cli.output import emit_json, hush_libraries, progress_bar, say
 from edgegeo.errors import InputError
 
 T = TypeVar("T")
@@ -157,6 +157,7 @@ def _common(
     """Dotted setting name -> value; --set comes last and wins."""
     from edgegeo.home import data_home
 
+    hush_libraries()
     given: dict[str, Any] = {
         "out": output,
         "steps": steps,

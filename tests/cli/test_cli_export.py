@@ -1,0 +1,63 @@
+"""edgegeo export: flags, refusals, and the table it ends with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgegeo.cli.export import _adapters, _line, _settings, _value
+from edgegeo.errors import InputError
+from edgegeo.recipe import preset
+
+
+def test_flags_choose_the_recipe(tmp_path: Path) -> None:
+    none = dict.fromkeys(("fp32", "fp16", "int8", "int4"), False)
+    assert _settings(none, None) == preset("int8")
+    assert _settings(none | {"int4": True}, None) == preset("int4")
+    for flags, recipe in ((none | {"int4": True, "int8": True}, None), (none | {"int4": True}, tmp_path / "r.toml")):
+        with pytest.raises(InputError, match="name one of"):
+            _settings(flags, recipe)
+
+
+def test_adapters_are_named_by_role() -> None:
+    assert _adapters(["embed=a", "generate=b=c"]) == {"embed": Path("a"), "generate": Path("b=c")}
+    for words in (["a"], ["draw=a"], ["embed="], ["embed=a", "embed=b"]):
+        with pytest.raises(InputError, match="--adapter"):
+            _adapters(words)
+
+
+def test_refusals(cli: Any, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    target = tmp_path / "bundle"
+    assert "nowhere" in cli("export", tmp_path / "nowhere", "-o", target).refused()
+    (tmp_path / "empty").mkdir()
+    assert "config.json" in cli("export", tmp_path / "empty", "-o", target).refused()
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("tokenizer.json", "preprocessor_config.json", "model.safetensors"):
+        (other / name).write_text("{}")
+    (other / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    assert "mamba" in cli("export", other, "-o", target).refused()
+    assert "recipe" in cli("export", "--recipe", tmp_path / "none.toml").refused()
+    assert not target.exists()
+
+
+def test_table_lines() -> None:
+    report = pytest.importorskip("edgegeo.export.report")
+    from edgegeo.evaluate.bootstrap import Metric
+
+    row = report.ReportRow(
+        "accuracy", "text_to_tile_recall_at_1", 0.3, 0.31, "share", 0.2, 0.4, Metric(-0.01, -0.02, 0.0)
+    )
+    assert _line(row) == (
+        "text to tile, Recall@1",
+        "30.0 % [20.0 %, 40.0 %]",
+        "31.0 %",
+        "-1.0 pt [-2.0 pt, +0.0 pt]",
+    )
+    assert _line(report.ReportRow("latency", "embed", 2.0, 4.0, "ms"))[3] == "0.50 x"
+    assert _line(report.ReportRow("size", "bundle", 2.0, None, "MB"))[2:] == ("-", "-")
+    assert _line(report.ReportRow("parity", "pixels", 0.0, None, "grey levels", high=1.0))[3] == "at most 1"
+    assert _value(float("inf"), "km") == "none"
+    assert _value(float("nan"), "km", signed=True) == "-"
