@@ -3,7 +3,7 @@
 Every step takes one batch of places and computes their image tokens once. Three things are learned from them:
 contrastive embeddings at the end of the retrieval prompts (InfoNCE, what a SigLIP tower brings along in larger
 models), answers in words (captions, questions about a place, its position), and yes or no on pairs of pictures or of
-a text and a picture, half of them different places, half of those the most alike of the batch.
+a text and a picture, half of them of different places.
 """
 
 import json
@@ -24,13 +24,17 @@ from edgegeo.train.losses import answer_loss, info_nce, last_positions, unit
 from edgegeo.train.masters import Masters, cosine
 from edgegeo.train.settings import BaseSettings
 from edgegeo.train.skeleton import image_spec, new_model, save_checkpoint, train_tokenizer
-from edgegeo.train.talk import Sequences, Talk, corpus
+from edgegeo.train.talk import Talk, corpus
 from edgegeo.train.trunk import features_of, hidden_states, use_matmul_attention
 
 TOKENIZER_PLACES = 4_000
 TEXT, TILE_TALK, PHOTO_TALK, GPS, PAIR, TEXT_PAIR = 64, 96, 64, 48, 48, 88
 NEW_PAIRS = 0.5
 """Share of pairs that show different places."""
+HARD_PAIRS = 0.25
+"""Share of those whose other place is the most alike of the batch; the rest are drawn."""
+WEIGHTS = {"gps": 3.0}
+"""Loss weights other than 1. Few of an answer's tokens can be learned at all: its last digits are noise."""
 GPS_PLACES = 200
 """Validation photos that positions are answered for; the whole set would cost minutes."""
 
@@ -79,7 +83,7 @@ class Pretraining:
         rng = np.random.default_rng((s.seed, number))
         index = rng.choice(len(self.places.words), s.batch, replace=False)
         losses = self.losses(index, rng)
-        total: Tensor = torch.stack(list(losses.values())).sum()
+        total: Tensor = torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
         total.backward()
         norm = self.masters.step(cosine(number, s.steps, s.warmup, s.lr))
         return {name: float(value.detach()) for name, value in losses.items()} | {"norm": norm}
@@ -102,7 +106,7 @@ class Pretraining:
         for name, rows, feats in (
             ("tile_talk", talk.talks(some, "tile", rng, TILE_TALK), tile[:n]),
             ("photo_talk", talk.talks(some, "photo", rng, PHOTO_TALK), photo[:n]),
-            ("gps", talk.positions(some, GPS), photo[:n]),
+            ("gps", talk.positions(words[: 2 * n], GPS), photo[: 2 * n]),
         ):
             losses[name] = answer_loss(hidden_states(model, rows.ids, feats), rows.labels, head, start)
         likeness = {"pair": (photos @ tiles.T).detach(), "text_pair": (texts @ tiles.T).detach()}
@@ -110,7 +114,7 @@ class Pretraining:
             other, same = partners(likeness[name][:n], rng)
             rows = talk.pairs(query, some, same, rng, length)
             seen = tile[other] if query == "text" else torch.stack([photo[:n], tile[other]], 1).flatten(0, 1)
-            losses[name] = 0.5 * answer_loss(hidden_states(model, rows.ids, seen), rows.labels, head, start)
+            losses[name] = answer_loss(hidden_states(model, rows.ids, seen), rows.labels, head, start)
         return losses
 
     def validate(self, places: Places) -> dict[str, float]:
@@ -127,12 +131,12 @@ class Pretraining:
 
 
 def partners(likeness: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-    """For each query (rows) a tile (columns): its own, or another, at random or the most alike; and which are its own."""
+    """For each query (rows) a tile (columns), and whether it is its own; others are random or the most alike."""
     n, wide = likeness.shape
     own = torch.arange(n)
     hardest = likeness.scatter(1, own[:, None], float("-inf")).argmax(1)
     drawn = (own + torch.from_numpy(rng.integers(1, wide, n))) % wide
-    different = torch.where(torch.from_numpy(rng.random(n) < 0.5), hardest, drawn)
+    different = torch.where(torch.from_numpy(rng.random(n) < HARD_PAIRS), hardest, drawn)
     same = rng.random(n) >= NEW_PAIRS
     return torch.where(torch.from_numpy(same), own, different), same
 
@@ -143,8 +147,8 @@ def train_base(settings: BaseSettings, progress: Progress = silent) -> BaseRepor
     Half-way states and the diary lie in `out`/state; `resume` continues from there to the same weights.
     """
     state = settings.out / "state"
-    if settings.batch < max(2, settings.talk):
-        raise TrainingError(f"batch must be at least 2 and not below talk, got {settings.batch} and {settings.talk}")
+    if settings.batch < max(2, 2 * settings.talk):
+        raise TrainingError(f"batch must be at least 2 and twice talk, got {settings.batch} and {settings.talk}")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     held_out = _drawn(settings, "validation", settings.data.validation, progress)
@@ -197,6 +201,7 @@ def _resumed(run: Pretraining, state: Path) -> int:
     wanted = _identity(run.settings)
     changed = sorted(key for key, value in wanted.items() if saved.get(key) != value)
     if changed:
-        raise TrainingError(f"{state} was trained with other settings ({', '.join(changed)}); use the same ones to resume")
+        names = ", ".join(changed)
+        raise TrainingError(f"{state} was trained with other settings ({names}); use the same ones to resume")
     run.masters.load(state / "state.safetensors")
     return int(saved["step"])

@@ -50,7 +50,8 @@ class Talk:
         self._image_tokens = image_tokens
         self._prompts = prompts or PROMPTS
         self.image_id = tokenizer.token_to_id(IMAGE)
-        self.pad = tokenizer.token_to_id(PAD)
+        # Any token pads: it stands on the right, where a causal model never looks from the left.
+        self.pad = tokenizer.token_to_id(PAD) or 0
         self.end = [tokenizer.token_to_id(END)]
         self.image = self.prompt("embed_image")
         self.where = self.prompt("generate")
@@ -112,7 +113,9 @@ class Talk:
             rows.append((self.where + answer, len(self.where)))
         return self.padded(rows, length)
 
-    def pairs(self, query: str, words: Sequence[Words], same: NDArray[np.bool_], rng: Generator, length: int) -> Sequences:
+    def pairs(
+        self, query: str, words: Sequence[Words], same: NDArray[np.bool_], rng: Generator, length: int
+    ) -> Sequences:
         """Query (caption or picture), candidate picture, "same place?"; only yes or no is asked."""
         rows = []
         for one, yes in zip(words, same, strict=True):

@@ -52,17 +52,28 @@ def features_of(model: Any, pictures: Bytes) -> Tensor:
     return image_features(model, picture_tensor(pictures, model.dtype))
 
 
-def hidden_states(model: Any, ids: Tensor, features: Tensor | None = None, appended: Tensor | None = None) -> Tensor:
+def hidden_states(model: Any, ids: Tensor, features: Tensor | None = None) -> Tensor:
     """Last hidden states (N, T, hidden) of right-padded ids (N, T).
 
     features: image tokens in reading order (pictures, tokens, hidden), put where the placeholders stand.
-    appended: latent queries (Q, hidden), put after all T positions (sequences must then have equal lengths).
     """
-    inputs = model.get_input_embeddings()(ids)
-    if features is not None:
-        slots = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(inputs)
-        inputs = inputs.masked_scatter(slots, features.to(inputs.dtype))
-    if appended is not None:
-        inputs = torch.cat([inputs, appended.to(inputs.dtype).expand(len(ids), -1, -1)], dim=1)
-    states: Tensor = model.model.text_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    states: Tensor = model.model.text_model(inputs_embeds=_inputs(model, ids, features), use_cache=False)[0]
     return states
+
+
+def query_states(model: Any, ids: Tensor, lengths: Tensor, features: Tensor | None, queries: Tensor) -> Tensor:
+    """Last hidden states (N, Q, hidden) at latent queries (Q, hidden) put right after each row's last real token."""
+    padded = torch.nn.functional.pad(ids, (0, len(queries)))
+    inputs = _inputs(model, padded, features)
+    places = (lengths[:, None] + torch.arange(len(queries)))[..., None].expand(-1, -1, inputs.shape[-1])
+    inputs = inputs.scatter(1, places, queries.to(inputs.dtype).expand(len(ids), -1, -1))
+    states: Tensor = model.model.text_model(inputs_embeds=inputs, use_cache=False)[0]
+    return states.gather(1, places)
+
+
+def _inputs(model: Any, ids: Tensor, features: Tensor | None) -> Tensor:
+    inputs: Tensor = model.get_input_embeddings()(ids)
+    if features is None:
+        return inputs
+    slots = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(inputs)
+    return inputs.masked_scatter(slots, features.to(inputs.dtype))

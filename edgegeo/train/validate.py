@@ -34,7 +34,7 @@ def retrieval(model: Any, talk: Talk, places: Places, n: int, embed: Embed = eos
         image = talk.padded([(talk.image, 0)] * len(index), len(talk.image))
         for kind in ("photo", "tile"):
             found[kind].append(embed(model, image, features_of(model, places.pictures(kind, index))))
-        texts = [talk.prompt("embed_text", texts=[talk.ids(places.words[i].captions[0])]) for i in index]
+        texts = [talk.prompt("embed_text", texts=[talk.ids(places.words[i].captions[0])]) for i in index.tolist()]
         found["text"].append(embed(model, talk.padded([(t, 0) for t in texts], 80), None))
     tiles = torch.cat(found["tile"])
     scores: dict[str, float] = {}
@@ -54,7 +54,7 @@ def gps(model: Any, talk: Talk, places: Places, n: int, new_tokens: int = 22) ->
     for start in range(0, n, STRIDE):
         index = np.arange(start, min(start + STRIDE, n))
         answers = _greedy(model, talk, features_of(model, places.pictures("photo", index)), new_tokens)
-        errors += [_error_km(answer, places.words[i]) for i, answer in zip(index, answers, strict=True)]
+        errors += [_error_km(answer, places.words[i]) for i, answer in zip(index.tolist(), answers, strict=True)]
     model.train()
     error = np.array(errors)
     scores = {f"gps_within_{k:g}_km": float(np.mean(error <= k)) for k in (25.0, 200.0, 750.0, 2500.0)}
