@@ -1,1 +1,1 @@
-"""Checkpoints as torch models: what training makes and export reads. The only room, with train and export, with torch."""
+"""Checkpoints as torch models: what training makes and export reads. Torch starts here."""

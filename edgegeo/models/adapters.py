@@ -27,7 +27,7 @@ class Merged:
     scale: float
     """Largest absolute hidden state of the probe, to judge `difference` by."""
     moved: float
-    """Largest absolute change that the adapter makes to the same hidden states: 0 would be an adapter without effect."""
+    """Largest absolute change that the adapter makes to the same hidden states: 0 is an adapter without effect."""
 
 
 def is_queries(folder: Path) -> bool:
@@ -55,7 +55,9 @@ def merge_adapter(model: Any, folder: str | Path) -> Merged:
     merged = attached.merge_and_unload().eval()
     got = probe(merged)
     return Merged(
-        model=merged, difference=float((got - wanted).abs().max()), scale=float(wanted.abs().max()),
+        model=merged,
+        difference=float((got - wanted).abs().max()),
+        scale=float(wanted.abs().max()),
         moved=float((wanted - before).abs().max()),
     )
 

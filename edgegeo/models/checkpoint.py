@@ -64,15 +64,18 @@ def load_checkpoint(path: str | Path | None = None) -> Checkpoint:
     config = _read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in smolvlm.MODEL_TYPES:
-        raise CheckpointError(
-            f"{folder} holds a '{kind}' model; this edgegeo knows {', '.join(smolvlm.MODEL_TYPES)}"
-        )
+        raise CheckpointError(f"{folder} holds a '{kind}' model; this edgegeo knows {', '.join(smolvlm.MODEL_TYPES)}")
     tokenizer = smolvlm.load_tokenizer(folder)
     model = smolvlm.load_model(folder)
     return Checkpoint(
-        path=folder, family=smolvlm.FAMILY, config=model.config, model=model, tokenizer=tokenizer,
+        path=folder,
+        family=smolvlm.FAMILY,
+        config=model.config,
+        model=model,
+        tokenizer=tokenizer,
         image=smolvlm.image_spec(model.config, _read_json(folder / "preprocessor_config.json")),
-        settings=read_settings(folder, tokenizer), stop_ids=smolvlm.stop_ids(folder, model.config),
+        settings=read_settings(folder, tokenizer),
+        stop_ids=smolvlm.stop_ids(folder, model.config),
     )
 
 

@@ -26,7 +26,7 @@ AdapterSettings = RetrieverSettings | GpsSettings
 class AdapterReport:
     """What an adapter training reached."""
 
-    out: Path
+    out: str
     steps: int
     trainable: int
     """Trained parameters."""
@@ -84,8 +84,13 @@ def attach_lora(model: Any, shape: LoraShape) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        r=shape.rank, lora_alpha=shape.alpha, lora_dropout=shape.dropout, use_dora=shape.dora,
-        init_lora_weights="gaussian", target_modules=shape.targets, bias="none",
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        lora_dropout=shape.dropout,
+        use_dora=shape.dora,
+        init_lora_weights="gaussian",
+        target_modules=shape.targets,
+        bias="none",
     )
     try:
         return get_peft_model(model, config)

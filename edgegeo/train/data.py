@@ -43,7 +43,7 @@ class Places(Protocol):
         ...
 
     def pictures(self, kind: str, index: NDArray[np.int64]) -> Bytes:
-        """"tile" or "photo" of the places, (N, size, size, 3), already resized by the model's preprocessing."""
+        """ "tile" or "photo" of the places, (N, size, size, 3), already resized by the model's preprocessing."""
         ...
 
 
@@ -111,9 +111,7 @@ def draw_chunk(drawing: Drawing, chunk: int) -> None:
         pictures["tile"][row] = grey_levels(planet.satellite(lat, lon), drawing.spec)
         pictures["photo"][row] = grey_levels(planet.ground(lat, lon), drawing.spec)
         captions = [planet.describe(lat, lon, variant) for variant in range(CAPTIONS)]
-        lines.append(
-            json.dumps({"lat": place.lat, "lon": place.lon, "captions": captions, "facts": place.facts()})
-        )
+        lines.append(json.dumps({"lat": place.lat, "lon": place.lon, "captions": captions, "facts": place.facts()}))
     for array in pictures.values():
         array.flush()
     target = _words_file(drawing, chunk)

@@ -30,14 +30,18 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
     model.to(torch.bfloat16)
     photos = min(VALIDATION_PHOTOS, len(base.validation.words))
     best_step, best, before = run_steps(
-        settings, masters, settings.lr,
+        settings,
+        masters,
+        settings.lr,
         lambda index, rng: position_loss(model, base, index),
         lambda: validate.gps(model, base.talk, base.validation, photos),
-        gps_goal, len(base.train.words), progress,
+        gps_goal,
+        len(base.train.words),
+        progress,
     )
     save_lora(adapted, masters.weights(), settings.out)
     count = sum(p.numel() for _, p in learned)
-    return AdapterReport(settings.out, settings.steps, count, best_step, best, before)
+    return AdapterReport(str(settings.out), settings.steps, count, best_step, best, before)
 
 
 def position_loss(model: object, base: Base, index: np.ndarray) -> Tensor:

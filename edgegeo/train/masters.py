@@ -12,8 +12,12 @@ class Masters:
     """AdamW over float32 copies of the parameters; each step writes them back in the model's own precision."""
 
     def __init__(
-        self, parameters: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float,
-        betas: tuple[float, float] = (0.9, 0.98), clip: float = 1.0,
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        clip: float = 1.0,
     ) -> None:
         self._live = dict(parameters)
         self._masters = {name: p.detach().float().clone().requires_grad_(True) for name, p in self._live.items()}

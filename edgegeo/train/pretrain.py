@@ -43,7 +43,7 @@ GPS_PLACES = 200
 class BaseReport:
     """What pre-training reached."""
 
-    out: Path
+    out: str
     steps: int
     validation: dict[str, float]
 
@@ -168,7 +168,7 @@ def train_base(settings: BaseSettings, progress: Progress = silent) -> BaseRepor
             diary.write(done, **scores)
             write_base(run, settings)
         progress("pre-training", done, settings.steps)
-    return BaseReport(settings.out, settings.steps, scores)
+    return BaseReport(str(settings.out), settings.steps, scores)
 
 
 def write_base(run: Pretraining, settings: BaseSettings) -> None:

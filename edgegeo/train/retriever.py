@@ -58,8 +58,14 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
 
 
 def contrastive_loss(
-    model: object, base: Base, embed: Embed, scale: Tensor | float, symmetric: bool,
-    index: np.ndarray, rng: np.random.Generator, frozen_vision: bool,
+    model: object,
+    base: Base,
+    embed: Embed,
+    scale: Tensor | float,
+    symmetric: bool,
+    index: np.ndarray,
+    rng: np.random.Generator,
+    frozen_vision: bool,
 ) -> Tensor:
     """Mean InfoNCE of text to tile and photo to tile over the places of `index`."""
     talk, places = base.talk, base.train
@@ -86,16 +92,20 @@ def _train_lora(settings: RetrieverSettings, base: Base, progress: Progress) -> 
     model.to(torch.bfloat16)
     scale = 1 / settings.temperature
     best_step, best, before = run_steps(
-        settings, masters, lr,
+        settings,
+        masters,
+        lr,
         lambda index, rng: contrastive_loss(
             model, base, eos_embedding, scale, settings.symmetric, index, rng, frozen_vision=False
         ),
         lambda: validate.retrieval(model, base.talk, base.validation, len(base.validation.words)),
-        recall_goal, len(base.train.words), progress,
+        recall_goal,
+        len(base.train.words),
+        progress,
     )
     save_lora(adapted, masters.weights(), settings.out)
     count = sum(p.numel() for _, p in learned)
-    return AdapterReport(settings.out, settings.steps, count, best_step, best, before)
+    return AdapterReport(str(settings.out), settings.steps, count, best_step, best, before)
 
 
 def _train_slq(settings: RetrieverSettings, base: Base, progress: Progress) -> AdapterReport:
@@ -104,13 +114,17 @@ def _train_slq(settings: RetrieverSettings, base: Base, progress: Progress) -> A
     masters = Masters(slq.named_parameters(), lr, 0.0, betas=(0.9, 0.999))
     model = base.model.to(torch.bfloat16).eval()
     best_step, best, before = run_steps(
-        settings, masters, lr,
+        settings,
+        masters,
+        lr,
         lambda index, rng: contrastive_loss(
             model, base, slq.embed, slq.log_scale.exp().clamp(max=100.0), True, index, rng, frozen_vision=True
         ),
         lambda: validate.retrieval(model, base.talk, base.validation, len(base.validation.words), slq.embed),
-        recall_goal, len(base.train.words), progress,
+        recall_goal,
+        len(base.train.words),
+        progress,
     )
     slq.save(settings.out)
     count = sum(p.numel() for p in slq.parameters())
-    return AdapterReport(settings.out, settings.steps, count, best_step, best, before)
+    return AdapterReport(str(settings.out), settings.steps, count, best_step, best, before)

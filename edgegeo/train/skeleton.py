@@ -9,7 +9,12 @@ from edgegeo.bundle import ImageSpec
 from edgegeo.train.settings import Shape
 
 PAD, START, END, IMAGE, FAKE, GLOBAL = (
-    "<pad>", "<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>", "<global-img>",
+    "<pad>",
+    "<|im_start|>",
+    "<end_of_utterance>",
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
 )
 CONTROL = (PAD, START, END, IMAGE, FAKE, GLOBAL, "<video>")
 ANSWER_TAGS = ("<answer>", "</answer>")
@@ -37,7 +42,9 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab - len(ANSWER_TAGS), special_tokens=list(CONTROL), show_progress=False,
+        vocab_size=vocab - len(ANSWER_TAGS),
+        special_tokens=list(CONTROL),
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -49,8 +56,14 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Any:
 def image_spec(shape: Shape) -> ImageSpec:
     """Preprocessing of a model made from nothing: SmolVLM's, at its size, without tile splitting."""
     return ImageSpec(
-        kind="smolvlm", size=shape.image_size, longest_edge=shape.image_size, resample=1, rescale=1 / 255,
-        mean=(0.5,) * 3, std=(0.5,) * 3, tokens=(shape.image_size // shape.patch_size // shape.shuffle) ** 2,
+        kind="smolvlm",
+        size=shape.image_size,
+        longest_edge=shape.image_size,
+        resample=1,
+        rescale=1 / 255,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        tokens=(shape.image_size // shape.patch_size // shape.shuffle) ** 2,
     )
 
 
@@ -63,17 +76,30 @@ def new_model(shape: Shape, tokenizer: Any) -> Any:
     heads = shape.hidden // 32
     config = SmolVLMConfig(
         vision_config={
-            "hidden_size": shape.hidden, "intermediate_size": 4 * shape.hidden,
-            "num_hidden_layers": shape.vision_layers, "num_attention_heads": heads,
-            "image_size": shape.image_size, "patch_size": shape.patch_size,
+            "hidden_size": shape.hidden,
+            "intermediate_size": 4 * shape.hidden,
+            "num_hidden_layers": shape.vision_layers,
+            "num_attention_heads": heads,
+            "image_size": shape.image_size,
+            "patch_size": shape.patch_size,
         },
         text_config={
-            "model_type": "llama", "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
-            "num_hidden_layers": shape.text_layers, "num_attention_heads": heads,
-            "num_key_value_heads": shape.kv_heads, "head_dim": 32, "vocab_size": shape.vocab,
-            "max_position_embeddings": shape.max_positions, "tie_word_embeddings": True, **ends,
+            "model_type": "llama",
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.ffn,
+            "num_hidden_layers": shape.text_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": 32,
+            "vocab_size": shape.vocab,
+            "max_position_embeddings": shape.max_positions,
+            "tie_word_embeddings": True,
+            **ends,
         },
-        scale_factor=shape.shuffle, image_token_id=token(IMAGE), tie_word_embeddings=True, **ends,
+        scale_factor=shape.shuffle,
+        image_token_id=token(IMAGE),
+        tie_word_embeddings=True,
+        **ends,
     )
     return SmolVLMForConditionalGeneration(config)
 
@@ -85,26 +111,50 @@ def save_checkpoint(folder: Path, model: Any, tokenizer: Any, shape: Shape, plan
 
     folder.mkdir(parents=True, exist_ok=True)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=START, eos_token=END, chat_template=None,
-        additional_special_tokens=[FAKE, IMAGE, GLOBAL], model_max_length=shape.max_positions,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        chat_template=None,
+        additional_special_tokens=[FAKE, IMAGE, GLOBAL],
+        model_max_length=shape.max_positions,
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     spec = image_spec(shape)
-    _write_json(folder / "preprocessor_config.json", {
-        "do_convert_rgb": True, "do_image_splitting": False, "do_normalize": True, "do_pad": True,
-        "do_rescale": True, "do_resize": True, "image_mean": list(spec.mean), "image_std": list(spec.std),
-        "image_processor_type": "SmolVLMImageProcessor", "max_image_size": {"longest_edge": spec.size},
-        "processor_class": "SmolVLMProcessor", "resample": spec.resample, "rescale_factor": spec.rescale,
-        "size": {"longest_edge": spec.longest_edge},
-    })
+    _write_json(
+        folder / "preprocessor_config.json",
+        {
+            "do_convert_rgb": True,
+            "do_image_splitting": False,
+            "do_normalize": True,
+            "do_pad": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": list(spec.mean),
+            "image_std": list(spec.std),
+            "image_processor_type": "SmolVLMImageProcessor",
+            "max_image_size": {"longest_edge": spec.size},
+            "processor_class": "SmolVLMProcessor",
+            "resample": spec.resample,
+            "rescale_factor": spec.rescale,
+            "size": {"longest_edge": spec.longest_edge},
+        },
+    )
     _write_json(folder / "processor_config.json", {"image_seq_len": spec.tokens, "processor_class": "SmolVLMProcessor"})
-    _write_json(folder / "edgegeo_model.json", {
-        "prompts": PROMPTS, "yes": [YES], "no": [NO], "max_new_tokens": 24, "planet_seed": planet_seed,
-        "adapters": {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"},
-    })
+    _write_json(
+        folder / "edgegeo_model.json",
+        {
+            "prompts": PROMPTS,
+            "yes": [YES],
+            "no": [NO],
+            "max_new_tokens": 24,
+            "planet_seed": planet_seed,
+            "adapters": {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"},
+        },
+    )
     half = type(model)(model.config).to(torch.float16)
     half.load_state_dict({name: value.to(torch.float16) for name, value in model.state_dict().items()})
     ends = {"eos_token_id": tokenizer.token_to_id(END), "pad_token_id": tokenizer.token_to_id(PAD)}

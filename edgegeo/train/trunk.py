@@ -13,8 +13,14 @@ ATTENTION = "edgegeo_matmul"
 
 
 def matmul_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, **kwargs: Any,
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention as three matrix products: here four times faster backwards in bf16 than torch's fused CPU kernel.
 

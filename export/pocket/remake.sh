@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Remakes the packaged checkpoint edgegeo/pocket from seeds: every place, weight and batch follows from them.
+# Usage: export/pocket/remake.sh [FOLDER]     (default: ./pocket; needs edgegeo[train])
+# About an hour on two cores with bf16 instructions. Another processor or torch rounds differently: the scores come out
+# alike, the bytes don't.
+set -euo pipefail
+out=${1:-pocket}
+work=$out.work
+train=(--cache "$work/places" --places 60000)
+
+edgegeo train base -o "$work/base" "${train[@]}" --steps 1000 --batch 128 --seed 2026 --set compile=true
+mkdir -p "$out"
+cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out/"
+
+adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
+edgegeo train retriever --method lora -o "$out/adapters/retriever-lora" "${adapt[@]}" --steps 200
+edgegeo train retriever --method slq -o "$out/adapters/retriever-slq" "${adapt[@]}" --steps 300
+edgegeo train gps -o "$out/adapters/gps-lora" "${adapt[@]}" --steps 250
+mv "$out"/adapters/*.diary.jsonl "$work/"
