@@ -54,7 +54,7 @@ def layout(source: Source) -> Layout:
     for role, one in sorted(source.roles.items(), key=lambda item: item[1].model is not source.checkpoint.model):
         roles[role] = {}
         for kind in KINDS_OF_ROLE[role]:
-            key = (kind, weights_hash(_module(kind, one.model)))
+            key = (kind, weights_hash(module(kind, one.model)))
             if key not in by_weights:
                 name = f"{kind}_{role}" if any(p.kind == kind for p in parts.values()) else kind
                 by_weights[key] = name
@@ -89,11 +89,12 @@ def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None
     return Component(part.kind, file, precision)
 
 
-def _module(kind: str, model: Any) -> Any:
-    if kind == "trunk":
-        return model.model.text_model.layers
-    if kind == "head":
-        return model.lm_head
+def module(kind: str, model: Any) -> Any:
+    """The torch modules whose weights a component of this kind holds."""
     import torch
 
+    if kind == "trunk":
+        return torch.nn.ModuleList([model.model.text_model.layers, model.model.text_model.norm])
+    if kind == "head":
+        return model.lm_head
     return torch.nn.ModuleList([model.model.vision_model, model.model.connector])

@@ -59,7 +59,7 @@ def test_adapter_whose_weights_have_other_names(checkpoint: Path, tmp_path: Path
     folder = copy_of(checkpoint, tmp_path)
     file = folder / "adapters" / "retriever-lora" / "adapter_model.safetensors"
     save_file({name.replace("model.model", "other"): value for name, value in load_file(file).items()}, file)
-    with pytest.raises(CheckpointError, match="changes nothing|doesn't fit"):
+    with pytest.raises(CheckpointError, match=r"changes nothing|doesn't fit"):
         open_source(folder)
 
 

@@ -1,0 +1,51 @@
+"""What an export would write, before it writes it: components, who shares them, and their size."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgegeo.export.components import layout, module
+from edgegeo.export.source import Source
+from edgegeo.recipe import Recipe
+
+BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One component to be written."""
+
+    name: str
+    kind: str
+    precision: str
+    roles: tuple[str, ...]
+    """Roles that share it."""
+    megabytes: float
+    """Estimated size of its weights (2**20 bytes), within a few percent."""
+
+
+def plan(source: Source, recipe: Recipe) -> tuple[Planned, ...]:
+    """The components of a bundle and the token-embedding table, from the weights alone: nothing is built."""
+    parts = layout(source)
+    out = []
+    for name, part in parts.parts.items():
+        precision = getattr(recipe, part.kind)
+        roles = tuple(role for role, kinds in parts.roles.items() if name in kinds.values())
+        size = _bytes(module(part.kind, part.model), precision, recipe.block_size)
+        out.append(Planned(name, part.kind, precision, roles, size / 2**20))
+    table = source.checkpoint.model.get_input_embeddings().weight
+    size = table.numel() * BYTES[recipe.embeddings]
+    out.append(Planned("embed_tokens", "table", recipe.embeddings, tuple(parts.roles), size / 2**20))
+    return tuple(out)
+
+
+def _bytes(part: Any, precision: str, block: int) -> float:
+    """Matrices at their precision with their scales, everything else as float32."""
+    import torch
+
+    total = 4.0 * sum(p.numel() for p in part.parameters())
+    for layer in part.modules():
+        if isinstance(layer, torch.nn.Linear):
+            rows, columns = layer.weight.shape
+            scales = {"int8": 4 * rows, "int4": 4 * rows * -(-columns // block)}.get(precision, 0)
+            total += layer.weight.numel() * (BYTES[precision] - 4.0) + scales
+    return total
