@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from edgegeo.bundle import Bundle
+from edgegeo.calibration.samples import Sample
 from edgegeo.errors import CheckpointError, VerificationError
 from edgegeo.export.source import ROLES, Source
 from edgegeo.models.reference import Reference
@@ -29,17 +30,6 @@ MARGIN = {"fp32": 0.02, "fp16": 0.05, "int8": 1.0, "int4": 2.5}
 TOKENS = {"fp32": 1.0, "fp16": 0.95, "int8": 0.0, "int4": 0.0}
 """Smallest share of equal greedy tokens. A quantised model may write another digit: kilometres judge that."""
 ORDER = ("fp32", "fp16", "int8", "int4")
-
-
-class Sample(Protocol):
-    """One place: a description and two pictures as encoded bytes."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def photo(self) -> bytes: ...
-    @property
-    def tile(self) -> bytes: ...
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgegeo.bundle import Bundle, Manifest, publish, staging
+from edgegeo.bundle import MANIFEST_NAME, Bundle, Manifest, publish, staging
 from edgegeo.calibration import describe_samples, record_ranges
-from edgegeo.errors import VerificationError
+from edgegeo.errors import BundleError, VerificationError
 from edgegeo.evaluate import Scene, Scores, evaluate, planet_scenes
 from edgegeo.export import components, pack, parity, report
 from edgegeo.export.components import Layout, Ranges
@@ -41,6 +41,7 @@ def export_source(
 ) -> ExportReport:
     """Export an opened checkpoint to `out`; see `edgegeo.export.export`."""
     started = time.monotonic()
+    _check_target(out)
     plan = components.layout(source)
     samples = planet_scenes(recipe.calibration_samples, "validation", _planet_seed(source), progress)
     with staging(out) as exact_folder, staging(out) as folder, staging(out) as final:
@@ -48,6 +49,7 @@ def export_source(
         progress("run transformers", 0, 1)
         checked = samples[:PARITY_SAMPLES]
         expected = parity.expect(source, checked)
+        progress("run transformers", 1, 1)
         exact_stages = parity.compare(exact, source, expected, checked)
         parity.require(exact_stages, "fp32")
         if _is_exact(recipe):
@@ -74,6 +76,12 @@ def export_source(
         merge_differences={r: s.merge_difference for r, s in source.roles.items() if s.merge_difference is not None},
         rows=tuple(rows),
     )  # fmt: skip
+
+
+def _check_target(out: Path) -> None:
+    """What `publish` would refuse at the end is refused before the work."""
+    if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out} exists and is not a bundle; choose another place with -o")
 
 
 def _stage(
@@ -119,7 +127,9 @@ def _calibrate(
     return ranges, to_plain(describe_samples(samples, "validation", seed))
 
 
-def _batches(pixels: NDArray[np.float32], size: int = 16) -> Iterator[dict[str, NDArray[np.float32]]]:
+def _batches(pixels: NDArray[np.float32]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    # Every layer's input comes out at once: 16 pictures of 128 px, 2 of 512 px.
+    size = max(1, min(16, 2_000_000 // pixels[0].size))
     for start in range(0, len(pixels), size):
         yield {"pixel_values": pixels[start : start + size]}
 

@@ -137,3 +137,12 @@ def test_full_disk_leaves_the_old_bundle_intact(
         export_source(source, preset("fp32"), old.path, places=0)
     assert open_bundle(old.path).fingerprint == old.fingerprint
     assert [p.name for p in old.path.parent.iterdir()] == [old.path.name]
+
+
+def test_a_folder_that_is_no_bundle_is_refused_before_any_work(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    stages: list[str] = []
+    with pytest.raises(BundleError, match="is not a bundle"):
+        export_source(source, preset("fp32"), tmp_path, progress=lambda stage, done, total: stages.append(stage))
+    assert not stages
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
