@@ -16,9 +16,9 @@ from edgegeo.recipe import preset
 from edgegeo.runtime.sessions import open_session
 from edgegeo.runtime.trunk import Trunk
 
-VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-          "image_size": 512, "patch_size": 16}  # fmt: skip
-TEXT = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+VISION: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "image_size": 512, "patch_size": 16}  # fmt: skip
+TEXT: dict[str, Any] = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
         "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49280,
         "max_position_embeddings": 8192, "rope_theta": 100000, "pad_token_id": 2, "bos_token_id": 1,
         "eos_token_id": 49279}  # fmt: skip
@@ -29,7 +29,8 @@ def random_model(seed: int = 0) -> Any:
     from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
     torch.manual_seed(seed)
-    config = SmolVLMConfig(vision_config=VISION, text_config=TEXT, scale_factor=4, image_token_id=49190,
+    image_token = TEXT["vocab_size"] - 90
+    config = SmolVLMConfig(vision_config=VISION, text_config=TEXT, scale_factor=4, image_token_id=image_token,
                            tie_word_embeddings=True)  # fmt: skip
     return SmolVLMForConditionalGeneration(config).eval()
 
@@ -37,14 +38,16 @@ def random_model(seed: int = 0) -> Any:
 def compare(contest: Contest, precisions: list[str], folder: Path, threads: int, repeats: int) -> None:
     """Vision tower, embedding-sized prefills, and an answer's prefill and decoding, at true size."""
     model = random_model()
-    spec = TrunkSpec(layers=30, kv_heads=3, head_dim=64, hidden=576, vocab=49280, max_positions=8192)
+    names = ("num_hidden_layers", "num_key_value_heads", "head_dim", "hidden_size", "vocab_size")
+    spec = TrunkSpec(*(TEXT[name] for name in names), TEXT["max_position_embeddings"])
     sessions = {precision: _sessions(model, precision, folder, threads) for precision in precisions}
     rng = np.random.default_rng(0)
-    pixels = rng.normal(size=(1, 3, 512, 512)).astype(np.float32)
+    side = VISION["image_size"]
+    pixels = rng.normal(size=(1, 3, side, side)).astype(np.float32)
     jobs = {REFERENCE: lambda: _torch_vision(model, pixels)}
     for name, found in sessions.items():
         jobs[f"edgegeo {name}"] = lambda s=found["vision"]: s.run(None, {"pixel_values": pixels})[0]
-    contest.run(Job("vision tower, one 512 px picture", jobs, repeats))
+    contest.run(Job(f"vision tower, one {side} px picture", jobs, repeats))
     for title, batch, length in (
         ("decoder, 32 tokens", 1, 32),
         ("decoder, 32 x 32 tokens", 32, 32),
@@ -73,7 +76,7 @@ def _sessions(model: Any, precision: str, folder: Path, threads: int) -> dict[st
 
 @torch.inference_mode()
 def _embeds(model: Any, rng: np.random.Generator, batch: int, length: int) -> Any:
-    ids = torch.from_numpy(rng.integers(10, 49000, (batch, length)))
+    ids = torch.from_numpy(rng.integers(10, TEXT["vocab_size"] - 100, (batch, length)))
     return model.get_input_embeddings()(ids).numpy()
 
 

@@ -11,25 +11,30 @@ from edgegeo.bundle import Bundle
 from edgegeo.errors import InputError
 from edgegeo.progress import Progress, silent
 
+SPLIT = "test"
+PARTS = ("value", "low", "high")
 Card = dict[str, dict[str, Any]]
 """Metric name -> {"value", "low", "high", "places"}: a share and its 95 % bootstrap interval."""
 
 
 def accuracy_card(bundle: Bundle, settings: SweepSettings, folder: Path, progress: Progress = silent) -> Card:
-    """Recall@1 and GPS@750 of the bundle on `settings.places` test places; kept in `folder`/accuracy for next time.
+    """Recall@1 and GPS@750 of the bundle on `settings.places` test places.
 
-    Measured here rather than copied from the bundle, so that all rows of a sweep share places and machine.
+    From the bundle's own accuracy card where that was made on the same places; else measured here and kept in
+    `folder`/accuracy for next time.
     """
-    facts = {"fingerprint": bundle.fingerprint, "places": settings.places, "split": "test", "versions": versions()}
+    own = bundle.manifest.accuracy
+    if own.get("places") == settings.places and own.get("split") == SPLIT:
+        return _card(own["metrics"], settings.places)
+    facts = {"fingerprint": bundle.fingerprint, "places": settings.places, "split": SPLIT, "versions": versions()}
     file = folder / "accuracy" / f"{bundle.manifest.name}-{bundle.fingerprint[:16]}-{settings.places}.json"
     if (kept := _read(file)) and {name: kept.get(name) for name in facts} == facts:
         known: Card = kept["metrics"]
         return known
     from edgegeo.evaluate import evaluate
 
-    scores = evaluate(bundle, settings.places, tasks=("retrieval", "gps"), progress=progress)
-    wanted = {name: scores.metrics[name] for name in METRIC_OF_JOB.values() if name in scores.metrics}
-    card: Card = {name: {**vars(metric), "places": settings.places} for name, metric in wanted.items()}
+    scores = evaluate(bundle, settings.places, tasks=("retrieval", "gps"), split=SPLIT, progress=progress)
+    card = _card({name: vars(metric) for name, metric in scores.metrics.items()}, settings.places)
     draft = file.with_name(file.name + ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +43,12 @@ def accuracy_card(bundle: Bundle, settings: SweepSettings, folder: Path, progres
     except OSError as error:
         raise InputError(f"{file} can't be written ({error.strerror or error}); choose another place with -o") from None
     return card
+
+
+def _card(metrics: dict[str, dict[str, Any]], places: int) -> Card:
+    """The metrics that rows carry, without the rest."""
+    wanted = [name for name in dict.fromkeys(METRIC_OF_JOB.values()) if name in metrics]
+    return {name: {**{part: metrics[name][part] for part in PARTS}, "places": places} for name in wanted}
 
 
 def _read(file: Path) -> dict[str, Any] | None:

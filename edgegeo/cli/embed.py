@@ -7,7 +7,7 @@ import typer
 
 from edgegeo.cli.files import check_suffix, write_whole
 from edgegeo.cli.flags import BatchFlag, BundleFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
-from edgegeo.cli.output import emit_json, note, progress_bar, table
+from edgegeo.cli.output import emit_json, note, note_provider, progress_bar, table
 from edgegeo.errors import InputError
 
 
@@ -33,6 +33,7 @@ def command(
     from edgegeo.runtime import Embedder
 
     embedder = Embedder.open(find_bundle(bundle), threads=threads, provider=provider)
+    note_provider(provider, embedder.model.provider)
     rows = [embedder.texts(texts, batch=batch)] if texts else []
     with progress_bar() as progress:
         for start in range(0, len(pictures), batch):

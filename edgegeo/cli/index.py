@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgegeo.cli.flags import BatchFlag, BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
-from edgegeo.cli.output import emit_json, megabytes, note, progress_bar, say, table
+from edgegeo.cli.output import emit_json, megabytes, note, note_provider, progress_bar, say, table
 from edgegeo.errors import InputError
 
 
@@ -51,6 +51,7 @@ def build(
         raise InputError("a gallery of your own tiles needs a place: add -o FOLDER")
     target = output or default_gallery(place)
     embedder = Embedder.open(place, threads=threads, provider=provider)
+    note_provider(provider, embedder.model.provider)
     rows, total = _rows(source, places)
     with progress_bar() as progress:
         tiles = Gallery.build(
@@ -93,6 +94,7 @@ def search(
 
     place = find_bundle(bundle)
     embedder = Embedder.open(place, threads=threads, provider=provider)
+    note_provider(provider, embedder.model.provider)
     tiles = Gallery.open(gallery or default_gallery(place), bundle=embedder.model.bundle)
     query = embedder.texts([text]) if text is not None else embedder.images([photo] if photo else [])
     hits = tiles.search(query, k)

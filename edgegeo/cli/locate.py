@@ -8,7 +8,7 @@ import typer
 
 from edgegeo.cli.files import check_suffix, write_whole
 from edgegeo.cli.flags import BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
-from edgegeo.cli.output import emit_json, megabytes, note, say, table
+from edgegeo.cli.output import emit_json, megabytes, note, note_provider, say, table
 
 if TYPE_CHECKING:
     from edgegeo.bundle import Bundle
@@ -58,6 +58,7 @@ def command(
     if gallery is None and (usual := default_gallery(source)).is_dir():
         gallery = usual
     locator = Locator.open(source, gallery, threads=threads, provider=provider)
+    note_provider(provider, locator.model.provider)
     question = _question(photo, text, place)
     if locator.gallery is None:
         note(f"no gallery, so no tiles; make one with: edgegeo index build{f' --bundle {bundle}' if bundle else ''}")

@@ -17,7 +17,7 @@ from edgegeo.schema import to_plain
 
 def emit_json(document: Any) -> None:
     """Print one JSON document. Numbers that JSON does not have (NaN, infinities) become null."""
-    print(json.dumps(_finite(to_plain(document)), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(_finite(to_plain(document)), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def say(*lines: str) -> None:
@@ -29,6 +29,12 @@ def say(*lines: str) -> None:
 def note(text: str) -> None:
     """A remark beside the result, on stderr: what was chosen, what was written, what could be done next."""
     print(text, file=sys.stderr, flush=True)
+
+
+def note_provider(asked: str, found: str) -> None:
+    """Say what `auto` chose; a device that was named is the one in use, or an error."""
+    if asked == "auto":
+        note(f"running on {found}")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
