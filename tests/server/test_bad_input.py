@@ -60,7 +60,6 @@ def refused(answer: Any, status: int, code: str) -> str:
     assert 10 < len(error["message"]) < 420
     for private in (
         str(Path.cwd()),
-        str(Path.home()),
         tempfile.gettempdir(),
         "Traceback",
         "0x",
