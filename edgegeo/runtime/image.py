@@ -22,7 +22,10 @@ Source = str | Path | bytes | Image.Image
 FORMATS = ("JPEG", "PNG", "WEBP")
 _SMOLVLM_MAX_EDGE = 4096
 # What Pillow's decoders raise on damaged input, beyond OSError.
-_DECODER_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
+_DECODER_FAULTS = (
+    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error, zlib.error,
+    UserWarning,  # where the caller made warnings errors
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

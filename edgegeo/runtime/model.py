@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.bundle import Bundle, open_bundle
-from edgegeo.errors import BundleError
+from edgegeo.errors import BundleError, DeviceError
 from edgegeo.runtime.image import Source, open_image, write_pixels
 from edgegeo.runtime.sessions import choose_provider, default_threads, open_session
 from edgegeo.runtime.tokens import Piece, Tokenizer
@@ -29,7 +29,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, threads: int | None = None, provider: str = "cpu") -> None:
         self.bundle = bundle
-        self.provider = choose_provider(provider)
+        self.provider = _provider_for(bundle, provider)
         """The device in use: "cpu" or "cuda"."""
         self.threads = threads or default_threads()
         """Intra-op threads of the vision tower and of picture decoding; of all components if they were named."""
@@ -148,6 +148,20 @@ class Model:
             for row, length in enumerate(lengths):
                 embeds[row, length - extra : length] = tail
         return embeds, lengths
+
+
+def _provider_for(bundle: Bundle, provider: str) -> str:
+    """The device to use; operators of a CPU bundle have no CUDA kernels and would run on the CPU unseen."""
+    manifest = bundle.manifest
+    if manifest.dialect != "ort":
+        raise BundleError(
+            f"{bundle.path} is of the dialect '{manifest.dialect}', this edgegeo runs 'ort'; export it again"
+        )
+    if manifest.target == "cpu" and provider == "auto":
+        return choose_provider("cpu")
+    if manifest.target == "cpu" and choose_provider(provider) != "cpu":
+        raise DeviceError(f"{bundle.path} was built for the CPU; use --provider cpu, or export it for {provider}")
+    return choose_provider(provider)
 
 
 def load_array(bundle: Bundle, name: str, mapped: bool = False) -> NDArray[Any]:

@@ -90,3 +90,30 @@ print(json.dumps([seconds, resident_mb()]))
     seconds, megabytes = min(json.loads(run(script, str(tiny_bundle))) for _ in range(2))
     assert seconds < 2
     assert megabytes < 150
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tiny_bundle: Path) -> None:
+    script = """
+import json, random, sys
+from PIL import Image
+from edgegeo.measure import resident_mb
+from edgegeo.runtime import Locator, Model
+
+model = Model.open(sys.argv[1], threads=1)
+locator = Locator(model)
+draw = random.Random(0)
+
+def requests(count):
+    for _ in range(count):
+        locator.embedder.texts(["field " * draw.randint(1, 20) for _ in range(draw.randint(1, 5))])
+        picture = Image.new("RGB", (draw.randint(20, 200), draw.randint(20, 200)))
+        locator.reranker.score("a field", [picture] * draw.randint(1, 4))
+        locator.locate(photo=picture)
+
+requests(300)
+before = resident_mb()
+requests(3000)
+print(json.dumps(resident_mb() - before))
+"""
+    assert float(run(script, str(tiny_bundle))) < 8

@@ -1,8 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgegeo.bundle import open_bundle
 from edgegeo.errors import BundleError, DeviceError
+from edgegeo.runtime import Model
+from edgegeo.runtime import model as model_module
 from edgegeo.runtime.sessions import PROVIDERS, choose_provider, default_threads, open_session
 
 
@@ -38,3 +42,14 @@ def test_settings_reach_the_session(tiny_bundle: Path) -> None:
     session = open_session(tiny_bundle / "onnx" / "lm_head.onnx", threads=1)
     assert session.get_session_options().intra_op_num_threads == 1
     assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_a_bundle_of_another_dialect_or_target(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(tiny_bundle)
+    with pytest.raises(BundleError, match="dialect 'trt'"):
+        Model(replace(bundle, manifest=replace(bundle.manifest, dialect="trt")))
+    assert Model(bundle, provider="auto").provider == "cpu"
+    # As on a machine that has CUDA: the operators of a CPU bundle would fall back to the CPU there, node by node.
+    monkeypatch.setattr(model_module, "choose_provider", lambda provider: provider)
+    with pytest.raises(DeviceError, match="built for the CPU"):
+        Model(bundle, provider="cuda")
