@@ -1,6 +1,7 @@
 """What an export starts from: a checkpoint, and for each role the model with its adapter merged in."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,10 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
             raise CheckpointError(f"{folder} holds latent queries, which only embed; {role} needs a LoRA folder")
         queries = load_queries(folder, checkpoint.config.text_config.hidden_size)
         return RoleSource(Reference(checkpoint, checkpoint.model, queries), folder.name)
-    merged = merge_adapter(checkpoint.model, folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # peft reads a deprecated name of transformers
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # judged below
+        merged = merge_adapter(checkpoint.model, folder)
     if merged.moved == 0.0:
         # peft only warns when the weights' names fit no layer; the base would go out under the adapter's name.
         raise CheckpointError(f"the adapter {folder} changes nothing: its layer names fit no layer of this model")
