@@ -83,9 +83,9 @@ def test_every_readme_command_exists() -> None:
     """Every `edgegeo VERB` in the README is a verb of the command line."""
     from typer.main import get_command
 
-    from edgegeo.cli.main import app
+    from edgegeo.cli.main import build_app
 
-    verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
+    verbs = set(get_command(build_app()).commands)  # type: ignore[attr-defined]
     blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     used = set(re.findall(r"^(?:\$ )?edgegeo ([a-z]+)", "\n".join(blocks), re.MULTILINE))
     assert used
