@@ -24,7 +24,7 @@ def reference(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndar
 def test_equals_sorting_everything(monkeypatch: pytest.MonkeyPatch, dtype: type, k: int) -> None:
     monkeypatch.setattr(search_module, "_BLOCK_BYTES", 4 * 24 * 1024)
     rng = np.random.default_rng(0)
-    vectors, queries = unit(rng, 5000, 24).astype(dtype), unit(rng, 200, 24)
+    vectors, queries = unit(rng, 5000, 24).astype(dtype), unit(rng, 40, 24)
     rows, scores = exact_search(vectors, queries, k)
     expected_rows, expected_scores = reference(vectors, queries, k)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
