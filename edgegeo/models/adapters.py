@@ -2,6 +2,9 @@
 
 import copy
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,14 @@ class Merged:
     """Largest absolute change that the adapter makes to the same hidden states: 0 is an adapter without effect."""
 
 
+@contextmanager
+def hushed_peft() -> Iterator[None]:
+    """PEFT 0.21 asks transformers 5 for a renamed property; nobody who uses edgegeo can answer that warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
+
+
 def is_queries(folder: Path) -> bool:
     """Whether an adapter folder holds shared latent queries (SLQ) rather than LoRA."""
     return (folder / SLQ_FILE).is_file()
@@ -47,7 +58,9 @@ def merge_adapter(model: Any, folder: str | Path) -> Merged:
         raise CheckpointError(f"{folder} is not an adapter: it has no adapter_config.json; name a PEFT folder")
     before = probe(model)
     try:
-        attached = PeftModel.from_pretrained(copy.deepcopy(model), str(folder), is_trainable=False).float().eval()
+        with hushed_peft():
+            attached = PeftModel.from_pretrained(copy.deepcopy(model), str(folder), is_trainable=False)
+        attached = attached.float().eval()
     except Exception as error:  # PEFT raises many kinds for an adapter of another model
         text = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the adapter {folder} doesn't fit this checkpoint ({text})") from None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgegeo.errors import TrainingError
+from edgegeo.models.adapters import hushed_peft
 from edgegeo.models.checkpoint import Checkpoint, load_checkpoint
 from edgegeo.progress import Progress
 from edgegeo.train.data import Drawing, Places, planet_places
@@ -93,7 +94,8 @@ def attach_lora(model: Any, shape: LoraShape) -> Any:
         bias="none",
     )
     try:
-        return get_peft_model(model, config)
+        with hushed_peft():
+            return get_peft_model(model, config)
     except ValueError as error:
         raise TrainingError(f"the LoRA doesn't fit this model ({error}); change --set targets=...") from None
 

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from invented import tiny_settings
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-
-TINY = {"image_size": 32, "hidden": 32, "vision_layers": 1, "text_layers": 1, "kv_heads": 1, "ffn": 32, "vocab": 512}
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +32,3 @@ def base_folder(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("train") / "base"
     train_base(tiny_settings(out, data))
     return out
-
-
-def tiny_settings(out: Path, data: Any, **changes: Any) -> Any:
-    """Two steps on the tiny world."""
-    from edgegeo.train.settings import BaseSettings, Shape
-
-    given = {"steps": 2, "batch": 4, "talk": 2, "warmup": 1, "validate_every": 1, "threads": 1, **changes}
-    return BaseSettings(out=out, data=data, shape=Shape(**TINY), **given)

@@ -18,7 +18,6 @@ from edgegeo.train.settings import GpsSettings, RetrieverSettings
 QUICK = {"steps": 2, "batch": 4, "warmup": 1, "validate_every": 1, "threads": 1}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
 def test_lora_retriever_is_a_peft_folder_that_merges(base_folder: Path, data: Any, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     settings = RetrieverSettings(out=tmp_path / "lora", checkpoint=base_folder, data=data, rank=2, alpha=16, **QUICK)
@@ -30,7 +29,6 @@ def test_lora_retriever_is_a_peft_folder_that_merges(base_folder: Path, data: An
     assert str(tmp_path) not in (settings.out / "adapter_config.json").read_text()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
 def test_gps_adapter_is_a_peft_folder(base_folder: Path, data: Any, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     settings = GpsSettings(out=tmp_path / "gps", checkpoint=base_folder, data=data, rank=2, **QUICK)

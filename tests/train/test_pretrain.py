@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from invented import tiny_settings
 
 from edgegeo.errors import TrainingError
 from edgegeo.train.pretrain import partners, train_base
-
-from conftest import tiny_settings  # isort: skip
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
