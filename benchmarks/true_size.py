@@ -12,6 +12,7 @@ from contest import REFERENCE, Contest, Job
 
 from edgegeo.bundle import TrunkSpec
 from edgegeo.export.components import Part, write
+from edgegeo.models.smolvlm import image_features
 from edgegeo.recipe import preset
 from edgegeo.runtime.sessions import open_session
 from edgegeo.runtime.trunk import Trunk
@@ -82,7 +83,7 @@ def _embeds(model: Any, rng: np.random.Generator, batch: int, length: int) -> An
 
 @torch.inference_mode()
 def _torch_vision(model: Any, pixels: Any) -> Any:
-    return torch.cat(list(model.model.get_image_features(torch.from_numpy(pixels)[:, None]).pooler_output)).numpy()
+    return image_features(model, torch.from_numpy(pixels)).numpy()
 
 
 @torch.inference_mode()

@@ -61,9 +61,9 @@ def progress_bar() -> Iterator[Progress]:
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[rate]}"),
         bars.TimeElapsedColumn(),
         bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
     )
     with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, bars.TaskID] = {}
@@ -73,9 +73,8 @@ def progress_bar() -> Iterator[Progress]:
                 for other in tasks.values():
                     bar.stop_task(other)
                 tasks[stage] = bar.add_task(stage, total=total or None, rate="")
-            speed = bar._tasks[tasks[stage]].speed
-            rate = f"{speed:.1f}/s" if speed else ""
-            bar.update(tasks[stage], completed=done, total=total or None, rate=rate)
+            speed = next(task.speed for task in bar.tasks if task.id == tasks[stage])
+            bar.update(tasks[stage], completed=done, total=total or None, rate=f"{speed:.1f}/s" if speed else "")
 
         yield listen
 
