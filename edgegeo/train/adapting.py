@@ -1,5 +1,6 @@
 """What both adapter trainings share: an opened base, a LoRA on it, a loop that keeps the best weights."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,14 @@ def save_lora(adapted: Any, weights: Mapping[str, Tensor], out: Path) -> None:
             if name in weights:
                 parameter.data = weights[name].to(torch.float16)
     for config in adapted.peft_config.values():
-        config.base_model_name_or_path = None
         config.inference_mode = True
     adapted.save_pretrained(str(out), safe_serialization=True)
     (out / "README.md").unlink(missing_ok=True)
+    file = out / "adapter_config.json"
+    facts = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for written in out.iterdir():
+        written.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def run_steps(

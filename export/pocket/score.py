@@ -29,9 +29,8 @@ def main(folder: Path, cache: Path, n: int) -> None:
     seed = checkpoint.settings.planet_seed
     assert seed is not None, "only a checkpoint of the planet can be scored here"
     scores: dict[str, Any] = {"places": n, "weights": {}}
-    for split in ("validation", "test"):
-        places = planet_places(Drawing(cache, split, n, checkpoint.image, seed))
-        scores[split] = _scores(checkpoint, places, n)
+    places = planet_places(Drawing(cache, "test", n, checkpoint.image, seed))
+    scores["test"] = _scores(checkpoint, places, n)
     scores["guessing"] = _guessing(Planet(seed), places)
     files = sorted(folder.rglob("*.safetensors"))
     scores["weights"] = {str(file.relative_to(folder)): file.stat().st_size for file in files}
