@@ -10,6 +10,7 @@ from edgegeo.evaluate.retrieval import Embeddings
 from edgegeo.evaluate.scenes import Scene
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime import Reranker
+from edgegeo.runtime.rerank import fused
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ class RerankRun:
     yes_no: Floats
     """By p(yes) alone."""
     fused: Floats
-    """By the sum of both scores, each standardised over the candidates."""
+    """By both stages, as `Locator` orders them (edgegeo.runtime.rerank.fused)."""
 
 
 def rerank_scenes(
@@ -40,7 +41,7 @@ def rerank_scenes(
         margins = reranker.features(pieces, pictures, tiles[top])
         first[i] = top[0] == i
         alone[i] = top[int(np.argmax(margins))] == i
-        both[i] = top[int(np.argmax(_standard(margins) + _standard(scores[top])))] == i
+        both[i] = top[int(np.argmax(fused(scores[top], margins)))] == i
         progress(f"re-rank by {query}", i + 1, len(scenes))
     return RerankRun(first, alone, both)
 
@@ -52,8 +53,3 @@ def _tile_features(reranker: Reranker, scenes: Sequence[Scene], batch: int = 16)
         pixels = reranker.model.prepare([s.tile for s in scenes[start : start + batch]])
         parts.append(reranker.model.features(reranker.role.vision, pixels))
     return np.concatenate(parts)
-
-
-def _standard(values: NDArray[np.floating]) -> Floats:
-    spread = float(values.std())
-    return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0), np.float64)

@@ -17,12 +17,13 @@ from edgegeo.runtime.gallery import Gallery
 from edgegeo.runtime.generate import Generated, Generator
 from edgegeo.runtime.image import Source, open_image, pixels
 from edgegeo.runtime.model import Model
-from edgegeo.runtime.rerank import Reranker, probability
+from edgegeo.runtime.rerank import Reranker, fused, probability
 from edgegeo.runtime.tokens import fill
 from edgegeo.runtime.trunk import Floats
 
 CONFIDENT = 0.9
-"""p(yes) from which the best re-ranked tile outweighs a generated position."""
+"""p(yes) from which the best re-ranked tile outweighs a generated position. Of 600 validation places of the planet 52 %
+reach it when their own tile is in the gallery (and 91 % of those are right), 26 % when it is not."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Answer:
     generated: Position | None
     """The position in the text."""
     timings_ms: dict[str, float]
-    """Wall milliseconds of each stage that ran, and "total"."""
+    """Wall milliseconds of each stage that ran ("load": components opened for the first time), and "total"."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -125,6 +126,10 @@ class Locator:
         generate = generate and photo is not None and self.generator is not None
         self._check(photo, text, k, rerank, generate)
         clock = _Clock()
+        unopened = self.model.unopened(self._components(photo is not None, rerank > 0, generate))
+        if unopened:
+            with clock.stage("load"):
+                self.model.load(unopened)
         vision = _Vision(self.model, clock, photo)
         hits: list[Hit] = []
         if self.gallery is not None:
@@ -147,6 +152,17 @@ class Locator:
             written.position if written else None,
             clock.finished(),
         )
+
+    def _components(self, photo: bool, rerank: bool, generate: bool) -> list[str]:
+        """Components that a query needs, so that opening them is told apart from running them."""
+        named: list[str] = []
+        if self.gallery is not None and self.embedder is not None:
+            named += [self.embedder.role.trunk] + [self.embedder.role.vision] * photo
+        if rerank and self.reranker is not None:
+            named += [self.reranker.role.trunk, self.reranker.role.vision]
+        if generate and self.generator is not None:
+            named += [self.generator.role.vision, self.generator.role.trunk, self.generator.role.head]
+        return named
 
     def _check(self, photo: Source | None, text: str | None, k: int, rerank: int, generate: bool) -> None:
         if photo is None and text is None:
@@ -191,8 +207,8 @@ class Locator:
             tiles = self.model.prepare([gallery.thumbnail(row) for row in rows if row is not None])
             margins = reranker.features(pieces, pictures, self.model.features(role.vision, tiles))
         scores = probability(margins)
-        # By margin, not by probability: beyond 1 - 1e-16 all probabilities are equal.
-        order = sorted(range(len(scores)), key=lambda i: (-margins[i], i))
+        both = fused(np.array([hit.score for hit in hits[:count]]), margins)
+        order = sorted(range(len(scores)), key=lambda i: (-both[i], i))
         looked_at = [Hit(hits[i].id, hits[i].position, hits[i].score, float(scores[i])) for i in order]
         return looked_at + hits[count:]
 

@@ -1,7 +1,7 @@
 """A bundle ready to compute: sessions opened when first needed and shared by every role that names them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,15 @@ class Model:
                 threads = self.threads if kind == "vision" else self._decoder_threads
                 self._sessions[component] = open_session(path, threads, self.provider)
             return self._sessions[component]
+
+    def unopened(self, components: Iterable[str]) -> list[str]:
+        """Those of the components that no session was opened for yet, each once."""
+        return [name for name in dict.fromkeys(components) if name not in self._sessions]
+
+    def load(self, components: Iterable[str]) -> None:
+        """Open sessions now rather than at their first use."""
+        for component in components:
+            self.session(component)
 
     def trunk(self, component: str) -> Trunk:
         """The decoder of a component, opened once."""

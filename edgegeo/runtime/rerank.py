@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,12 @@ from edgegeo.runtime.trunk import Floats
 
 Query = str | Path | bytes | Image.Image
 """A `str` is a text; a picture is a Path, the bytes of a file, or a Pillow image."""
+
+TEMPERATURE = 0.03
+"""The retriever's InfoNCE temperature (NGCG-MLLM): cosines divided by it are log-likelihoods up to a constant."""
+MARGIN_WEIGHT = 0.3
+"""Fitted on 600 validation places of the planet, 10 candidates: Recall@1 59.2 to 59.7 % (text), 87.3 to 88.2 % (photo);
+with the margin alone 46 and 67 % (300 places). `edgegeo eval --tasks rerank` measures it for a bundle."""
 
 
 class Reranker:
@@ -101,6 +108,15 @@ class Reranker:
         logits = hidden @ self._rows.T + self._bias
         yes = len(self.role.yes_ids)
         return logsumexp(logits[:, :yes]) - logsumexp(logits[:, yes:])
+
+
+def fused(scores: NDArray[Any], margins: NDArray[Any]) -> NDArray[np.float64]:
+    """Order of candidates from both stages: (N,) float64, larger is better.
+
+    scores (N,): first-stage cosines; margins (N,): log-odds of yes. Pointwise yes/no alone orders worse than the
+    retriever it re-ranks (papers on cross-view data warn of it, and so it is here), so it only weighs in.
+    """
+    return np.asarray(np.asarray(scores, np.float64) / TEMPERATURE + MARGIN_WEIGHT * np.asarray(margins, np.float64))
 
 
 def logsumexp(values: Floats) -> NDArray[np.float64]:
