@@ -8,12 +8,16 @@ out=${1:-pocket}
 work=$out.work
 train=(--cache "$work/places" --places 60000)
 
-edgegeo train base -o "$work/base" "${train[@]}" --steps 1000 --batch 128 --seed 2026 --set compile=true
+edgegeo train base -o "$work/base" "${train[@]}" --steps 1000 --batch 128 --seed 2026 --set compile=true --set validate_every=250
 mkdir -p "$out"
 cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out/"
 
 adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
-edgegeo train retriever --method lora -o "$out/adapters/retriever-lora" "${adapt[@]}" --steps 200
-edgegeo train retriever --method slq -o "$out/adapters/retriever-slq" "${adapt[@]}" --steps 300
-edgegeo train gps -o "$out/adapters/gps-lora" "${adapt[@]}" --steps 250
+lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora
+edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" --steps 200 --set validate_every=50
+edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" --steps 300 --set validate_every=75
+edgegeo train gps -o "$gps" "${adapt[@]}" --steps 250 --set validate_every=50
 mv "$out"/adapters/*.diary.jsonl "$work/"
+
+# Test places are looked at here for the first time.
+python "$(dirname "$0")/score.py" "$out" "$work/places"
