@@ -97,7 +97,7 @@ def _guessing(planet: Planet, places: Places) -> dict[str, dict[str, float]]:
     best = land[int(np.argmin(np.median(spread, axis=1)))]
     return {
         "random land point": _shares(distance_km(true[:, 0], true[:, 1], drawn[:, 0], drawn[:, 1])),
-        "best constant": _shares(distance_km(true[:, 0], true[:, 1], best[0], best[1])),
+        "best constant (by median)": _shares(distance_km(true[:, 0], true[:, 1], best[0], best[1])),
     }
 
 
