@@ -106,7 +106,6 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
         queries = load_queries(folder, checkpoint.config.text_config.hidden_size)
         return RoleSource(Reference(checkpoint, checkpoint.model, queries), folder.name)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # peft reads a deprecated name of transformers
         warnings.filterwarnings("ignore", message="Found missing adapter keys")  # judged below
         merged = merge_adapter(checkpoint.model, folder)
     if merged.moved == 0.0:
