@@ -47,6 +47,16 @@ class Shape:
     """Tokens of the byte-level BPE, control tokens included."""
     max_positions: int = 512
 
+    def __post_init__(self) -> None:
+        if self.hidden < 32 or self.hidden % 32:
+            raise ValueError(f"hidden must be a multiple of 32, the width of a head, not {self.hidden}")
+        if self.kv_heads < 1 or self.hidden // 32 % self.kv_heads:
+            raise ValueError(f"kv_heads must divide the {self.hidden // 32} heads, got {self.kv_heads}")
+        if self.image_size < 1 or self.image_size % (self.patch_size * self.shuffle):
+            raise ValueError(
+                f"image_size must be a multiple of {self.patch_size * self.shuffle}, not {self.image_size}"
+            )
+
 
 @dataclass(frozen=True)
 class BaseSettings:
