@@ -38,12 +38,17 @@ def load_model(folder: Path) -> Any:
     from transformers import AutoModelForImageTextToText
 
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa", output_loading_info=True
         )
     except Exception as error:  # safetensors and transformers raise many kinds for damaged files
         text = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the weights in {folder} can't be loaded ({text}); save them again") from None
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    lacking = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])} - tied)
+    if lacking:
+        # transformers fills these with random numbers and only logs it.
+        raise CheckpointError(f"the weights in {folder} lack {', '.join(lacking[:3])}; download or save them again")
     model.generation_config.cache_implementation = None
     return model.eval()
 

@@ -66,3 +66,15 @@ def test_adapter_whose_weights_have_other_names(checkpoint: Path, tmp_path: Path
 def test_queries_for_generation_are_refused(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="only embed"):
         open_source(checkpoint, {"generate": checkpoint / "adapters" / "retriever-slq"})
+
+
+def test_missing_weights_are_not_made_up(checkpoint: Path, tmp_path: Path) -> None:
+    """transformers fills them with random numbers and only logs it."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = copy_of(checkpoint, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.text_model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lack model\.text_model\.layers\.1\.mlp\.up_proj"):
+        open_source(folder)
