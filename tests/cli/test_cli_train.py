@@ -21,10 +21,10 @@ def test_flags_not_given_leave_the_defaults(tmp_path: Path, home: Path) -> None:
 
 
 def test_flags_and_set_arrive(tmp_path: Path, home: Path) -> None:
-    words = ["shape.hidden=96", "data.validation=10", "compile=true", "lr=1", "steps=7", "data.cache=~/x"]
+    words = ["shape.hidden=128", "data.validation=10", "compile=true", "lr=1", "steps=7", "data.cache=~/x"]
     settings = settings_of(BaseSettings, _common(tmp_path, 5, 4, 0.1, 3, 20, None, 1, words))
     assert (settings.steps, settings.batch, settings.lr, settings.seed) == (7, 4, 1.0, 3)  # --set comes last
-    assert (settings.shape.hidden, settings.data.validation, settings.data.places) == (96, 10, 20)
+    assert (settings.shape.hidden, settings.data.validation, settings.data.places) == (128, 10, 20)
     assert settings.compile is True
     assert settings.data.cache == Path("~/x").expanduser()
 
