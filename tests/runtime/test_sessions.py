@@ -7,7 +7,7 @@ from edgegeo.bundle import open_bundle
 from edgegeo.errors import BundleError, DeviceError
 from edgegeo.runtime import Model
 from edgegeo.runtime import model as model_module
-from edgegeo.runtime.sessions import PROVIDERS, choose_provider, default_threads, open_session
+from edgegeo.runtime.sessions import PROVIDERS, choose_provider, default_threads, int8_saturates, open_session
 
 
 def has_cuda() -> bool:
@@ -53,3 +53,11 @@ def test_a_bundle_of_another_dialect_or_target(tiny_bundle: Path, monkeypatch: p
     monkeypatch.setattr(model_module, "choose_provider", lambda provider: provider)
     with pytest.raises(DeviceError, match="built for the CPU"):
         Model(bundle, provider="cuda")
+
+
+def test_exact_int8_is_asked_for_only_where_the_fast_one_overflows() -> None:
+    assert int8_saturates("x86_64", frozenset({"avx2", "avx512f"}))
+    assert int8_saturates("AMD64", frozenset())
+    assert not int8_saturates("x86_64", frozenset({"avx2", "avx_vnni"}))
+    assert not int8_saturates("x86_64", frozenset({"avx512_vnni"}))
+    assert not int8_saturates("aarch64", frozenset())
