@@ -30,13 +30,14 @@ def main() -> None:
     parser.add_argument("--size", choices=("pocket", "smolvlm-256m"), default="pocket")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of your own instead of the packaged one")
     parser.add_argument("--precision", default="fp32,int8,int4")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, help="of both sides; without it each side's own default")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     precisions = options.precision.split(",")
-    settings = {"threads": options.threads, "repeats": options.repeats}
+    settings = {"threads": options.threads or "auto", "repeats": options.repeats}
     contest = Contest(f"edgegeo against transformers eager: {options.size}", settings)
     with tempfile.TemporaryDirectory() as folder:
         if options.size == "pocket":
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def compare_checkpoint(
-    contest: Contest, checkpoint: Path | None, precisions: list[str], folder: Path, threads: int, repeats: int
+    contest: Contest, checkpoint: Path | None, precisions: list[str], folder: Path, threads: int | None, repeats: int
 ) -> None:
     """Whole jobs: a description or a picture to its vector, a picture to its answer."""
     from edgegeo.export import export

@@ -36,7 +36,7 @@ def random_model(seed: int = 0) -> Any:
     return SmolVLMForConditionalGeneration(config).eval()
 
 
-def compare(contest: Contest, precisions: list[str], folder: Path, threads: int, repeats: int) -> None:
+def compare(contest: Contest, precisions: list[str], folder: Path, threads: int | None, repeats: int) -> None:
     """Vision tower, embedding-sized prefills, and an answer's prefill and decoding, at true size."""
     model = random_model()
     names = ("num_hidden_layers", "num_key_value_heads", "head_dim", "hidden_size", "vocab_size")
@@ -66,7 +66,7 @@ def compare(contest: Contest, precisions: list[str], folder: Path, threads: int,
     contest.run(Job("answer: 124 tokens in, 24 out", jobs, max(3, repeats // 4)))
 
 
-def _sessions(model: Any, precision: str, folder: Path, threads: int) -> dict[str, Any]:
+def _sessions(model: Any, precision: str, folder: Path, threads: int | None) -> dict[str, Any]:
     """Write the three graphs through the exporter and open them."""
     place = folder / precision
     (place / "onnx").mkdir(parents=True)

@@ -24,7 +24,7 @@ class SweepSettings:
 
     batches: tuple[int, ...] = (1, 8, 32)
     threads: tuple[int, ...] = ()
-    """Processor threads; empty for all cores of this machine."""
+    """Processor threads of every component; empty for the runtime's own choice ("auto"), as users get it."""
     jobs: tuple[str, ...] = tuple(JOBS)
     places: int = 1000
     """Unseen places: the gallery of `search`, and what accuracy is measured on."""

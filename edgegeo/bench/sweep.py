@@ -62,7 +62,7 @@ def run_sweep(
 
 def expand(subjects: Sequence[Subject], settings: SweepSettings, folder: Path) -> list[Cell]:
     """Every cell of the sweep, in reading order; jobs that a bundle does not offer are left out."""
-    threads = settings.threads or (int(machine()["cores"]),)
+    threads = settings.threads or (0,)
     return [
         Cell(
             bundle=str(subject.bundle.path.absolute()),
@@ -122,7 +122,7 @@ def _facts(cell: Cell, bundle: Bundle) -> Row:
         "provider": "cpu",
         "job": cell.job,
         "batch": cell.batch,
-        "threads": cell.threads,
+        "threads": cell.threads or "auto",
         "warmup": cell.warmup,
         "energy": "not measured",
         "machine": machine(),

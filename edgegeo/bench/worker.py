@@ -56,9 +56,9 @@ def _job(
     from edgegeo.runtime import Embedder, Gallery, Generator
 
     if cell.job == "generate":
-        generator = Generator.open(cell.bundle, threads=cell.threads)
+        generator = Generator.open(cell.bundle, threads=cell.threads or None)
         return lambda: generator.answers(photos, batch=cell.batch), _tokens
-    embedder = Embedder.open(cell.bundle, threads=cell.threads)
+    embedder = Embedder.open(cell.bundle, threads=cell.threads or None)
     if cell.job == "embed_image":
         return lambda: embedder.images(photos, batch=cell.batch), _nothing
     if cell.job == "embed_text":

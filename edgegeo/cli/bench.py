@@ -26,7 +26,7 @@ def command(
     ] = "fp32,int8,int4",
     batch: Annotated[str, flag("--batch", verb="bench", help="Batch sizes.")] = "1,8,32",
     threads: Annotated[
-        str | None, flag("--threads", verb="bench", help="Processor threads.", show_default="all cores")
+        str | None, flag("--threads", verb="bench", help="Processor threads.", show_default="the runtime's own choice")
     ] = None,
     jobs: Annotated[
         str, flag("--jobs", verb="bench", help="Jobs to measure.")
