@@ -22,7 +22,7 @@ from edgegeo.export.graph import save
 from edgegeo.export.linear import Storage
 from edgegeo.export.report import ExportReport
 from edgegeo.export.source import Source
-from edgegeo.measure import Latency, summarize, time_in_turn
+from edgegeo.measure import Latency, summarize, time_in_turn, time_job
 from edgegeo.planet import DEFAULT_SEED
 from edgegeo.progress import Progress, silent
 from edgegeo.recipe import Recipe, preset
@@ -32,6 +32,7 @@ from edgegeo.schema import to_plain
 
 PARITY_SAMPLES = 8
 GOLDEN_SAMPLES = 2
+TIMING_SECONDS = 30.0
 TASKS = ("retrieval", "gps")
 """Scored before and after; re-ranking every place would take longer than the rest together (`edgegeo eval` does it)."""
 
@@ -156,25 +157,30 @@ def _score(made: Bundle, before: Bundle | None, places: int, progress: Progress)
 def _time(
     made: Bundle, before: Bundle | None, samples: tuple[Scene, ...]
 ) -> tuple[dict[str, Latency], dict[str, Latency]]:
-    """Milliseconds of each job for one input, both bundles in turn."""
+    """Milliseconds of each job for one input, both bundles in turn; as often as fits in half a minute.
+
+    On one thread: with several, a neighbour on one core makes the others wait, and the median tells of the neighbour.
+    """
     jobs = {f"after {job}": run for job, run in _jobs(made, samples[0]).items()}
     if before is not None:
         jobs |= {f"before {job}": run for job, run in _jobs(before, samples[0]).items()}
-    took = {name: summarize(seconds) for name, seconds in time_in_turn(jobs, repeats=15).items()}
+    once = sum(sum(time_job(job, repeats=1, warmup=1)) for job in jobs.values())
+    repeats = max(3, min(40, int(TIMING_SECONDS / max(once, 1e-3))))
+    took = {name: summarize(seconds) for name, seconds in time_in_turn(jobs, repeats, warmup=0).items()}
     after = {n.removeprefix("after "): t for n, t in took.items() if n.startswith("after ")}
     return after, {n.removeprefix("before "): t for n, t in took.items() if n.startswith("before ")}
 
 
 def _jobs(bundle: Bundle, sample: Scene) -> dict[str, Callable[[], object]]:
-    model = Model(bundle)
+    model = Model(bundle, threads=1)
     jobs: dict[str, Callable[[], object]] = {}
     if bundle.manifest.roles.embed is not None:
         embedder = Embedder(model)
-        jobs["embed a text"] = lambda: embedder.texts([sample.text])
-        jobs["embed a photo"] = lambda: embedder.images([sample.photo])
+        jobs["embed a text, 1 thread"] = lambda: embedder.texts([sample.text])
+        jobs["embed a photo, 1 thread"] = lambda: embedder.images([sample.photo])
     if bundle.manifest.roles.generate is not None:
         generator = Generator(model)
-        jobs["answer a photo"] = lambda: generator.answer(sample.photo)
+        jobs["answer a photo, 1 thread"] = lambda: generator.answer(sample.photo)
     return jobs
 
 

@@ -67,7 +67,7 @@ def test_report_says_size_parity_accuracy_and_latency(exported: tuple[ExportRepo
     assert exact > 0.99999
     recall = rows["accuracy", "text_to_tile_recall_at_10"]
     assert (recall.value, recall.before) == (1.0, 1.0)  # 4 places, 10 places to be in
-    assert rows["latency", "embed a text"].value > 0
+    assert rows["latency", "embed a text, 1 thread"].value > 0
     assert set(report.merge_differences) == {"embed", "generate"}
     card = bundle.manifest.accuracy
     assert card["places"] == PLACES
