@@ -134,7 +134,7 @@ async function show(answer, truth, total) {
   const place = answer.position;
   $("place").textContent = place ? words(place) : "No answer";
   const how = [place ? HOW[answer.source] : "The model gave no position and no tile fits."];
-  if (place && answer.radius_km) how.push(`Within about ${km(answer.radius_km)}.`);
+  if (place && answer.radius_km) how.push(`Half of such answers lie within ${km(answer.radius_km)}.`);
   $("how").replaceChildren(how.join(" "));
   if (place && truth) {
     $("how").append(" ", element("b", "", `${km(distance(place, truth))} from the true place`), ` (${words(truth)}).`);
