@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${LEAN_PYTHON:-}
 for candidate in python3.10 "$HOME"/.pyenv/versions/3.10.*/bin/python python3; do
-  [ -n "$python" ] || { command -v "$candidate" >/dev/null && python=$candidate; } || true
+  # Run it: a version manager's stub answers to the name without being an interpreter.
+  [ -n "$python" ] || { "$candidate" -c '' 2>/dev/null && python=$candidate; } || true
 done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -18,8 +18,9 @@ from edgegeo.runtime.rerank import Reranker
 
 COSINE = 0.999
 """Smallest cosine between a golden embedding and its re-run (other CPUs round int8 products differently)."""
-MARGIN = 0.05
-"""Largest difference of a yes/no margin, in nats."""
+MARGIN = 0.25
+"""Largest difference of a yes/no margin, in nats: 0.06 of p(yes) at most. An int8 bundle made on onnxruntime 1.31
+differed by 0.036 on 1.23; a wrong file or kernel moves margins by whole nats."""
 GREY_LEVEL = 1.0
 """Largest difference of a pixel, in grey levels."""
 
