@@ -22,8 +22,9 @@ from edgegeo.runtime.tokens import fill
 from edgegeo.runtime.trunk import Floats
 
 CONFIDENT = 0.9
-"""p(yes) from which the best re-ranked tile outweighs a generated position. Of 600 validation places of the planet 52 %
-reach it when their own tile is in the gallery (and 91 % of those are right), 26 % when it is not."""
+"""p(yes) from which the best re-ranked tile outweighs a generated position. Of 600 validation photos of the planet 52 %
+reach it when their own tile is in the gallery (and 91 % of those are right), 26 % when it is not
+(benchmarks/fit_rerank.py)."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ Query = str | Path | bytes | Image.Image
 TEMPERATURE = 0.03
 """The retriever's InfoNCE temperature (NGCG-MLLM): cosines divided by it are log-likelihoods up to a constant."""
 MARGIN_WEIGHT = 0.3
-"""Fitted on 600 validation places of the planet, 10 candidates: Recall@1 59.2 to 59.7 % (text), 87.3 to 88.2 % (photo);
-with the margin alone 46 and 67 % (300 places). `edgegeo eval --tasks rerank` measures it for a bundle."""
+"""Fitted on 600 validation places of the planet, 10 candidates (benchmarks/fit_rerank.py): Recall@1 59.2 to 59.7 %
+(text), 87.3 to 88.2 % (photo), which is within the noise; with the margin alone 33.5 and 55.5 %."""
 
 
 class Reranker:
