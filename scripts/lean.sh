@@ -25,7 +25,9 @@ fi
 du -sm "$work/venv/lib" | awk '{print "lean install: " $1 " MB with " "'"$("$python" --version)"'"}'
 edgegeo="$work/venv/bin/edgegeo"
 "$edgegeo" verify
-"$edgegeo" embed --text "a river north of a village" --json | head -c 200; echo
+# Into a file: `head` closing the pipe early would end the verb, and with pipefail this script, by SIGPIPE.
+"$edgegeo" embed --text "a river north of a village" --json >"$work/embedding.json"
+head -c 200 "$work/embedding.json"; echo
 "$edgegeo" index build --places 60
 "$edgegeo" index search --text "a river north of a village" -k 3
 "$edgegeo" locate --rerank 3
