@@ -27,7 +27,7 @@ from edgegeo.errors import BundleError
 from edgegeo.schema import SchemaFault, parse, to_plain
 
 MANIFEST_NAME = "edgegeo.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Segment:
     ids: tuple[int, ...] | None = None
     """Token ids as they are."""
     image: int | None = None
-    """A slot for the image tokens of the n-th picture."""
+    """A slot for the n-th picture: its image tokens and the marks around them (`ImageSpec.marks`)."""
     text: int | None = None
     """A slot for the n-th text, tokenised without special tokens."""
 
@@ -56,21 +56,40 @@ class Segment:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Image preprocessing as data; `kind` names the family's rule in edgegeo/runtime/image.py."""
+    """Image preprocessing as data; `kind` names the family's rule under edgegeo/runtime/pictures/."""
 
     kind: str
-    """"smolvlm": resize as the Hugging Face SmolVLM processor does, no tile splitting."""
+    """The rule: "smolvlm", "internvl", "qwen2_5_vl", "gemma3", "clip" or "siglip"."""
     size: int
-    """Height and width of the pixel tensor."""
-    longest_edge: int
-    """First resize: the longest edge, aspect kept (then the square `size`)."""
+    """Side of one square tile of the pixel tensor; for families of native resolution, the step both sides snap to."""
     resample: int
     """Pillow resampling filter number."""
     rescale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tokens: int
-    """Image tokens the trunk sees for one picture."""
+    """Image tokens the trunk sees for one tile; 0 where they follow from the picture's own grid."""
+    longest_edge: int = 0
+    """smolvlm: first resize, the longest edge, aspect kept (then the square tile)."""
+    min_tiles: int = 1
+    max_tiles: int = 1
+    """Most tiles a picture is split into, besides the whole; 1: never split."""
+    thumbnail: bool = False
+    """internvl: whether a split picture is also shown whole."""
+    min_pixels: int = 0
+    max_pixels: int = 0
+    """qwen2_5_vl: the area a picture is scaled into."""
+    patch: int = 0
+    merge: int = 0
+    window: int = 0
+    """qwen2_5_vl: side of a patch, patches merged into one token a side, side of an attention window in pixels."""
+    min_crop: int = 0
+    min_ratio: float = 0.0
+    """gemma3: smallest crop of pan and scan in pixels, and the aspect ratio from which it starts."""
+    shortest_edge: int = 0
+    """clip: first resize, the shortest edge, aspect kept (then the centre is cropped to `size`)."""
+    marks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Token ids the rule writes around image tokens, by the rule's own names ("before", "after", ...)."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +97,12 @@ class Component:
     """One ONNX graph."""
 
     kind: str
-    """"vision", "trunk" or "head"."""
+    """"vision", "trunk", "head" or, in a dual encoder, "text"."""
     file: str
     precision: str
     """What its matrix weights are stored and multiplied as: fp32, fp16, int8, int4."""
+    output: str = ""
+    """The graph's output of a vision or text component; "": image_features, text_embeds."""
 
 
 @dataclass(frozen=True)
@@ -94,23 +115,35 @@ class TrunkSpec:
     hidden: int
     vocab: int
     max_positions: int
+    rope: str = "plain"
+    """Rotary positions: "plain" (running index) or "mrope" (time, row and column, fed as `position_ids`)."""
+    blocks: bool = False
+    """Whether the positions of one picture see each other both ways (fed as `image_blocks`)."""
 
 
 @dataclass(frozen=True)
 class EmbedRole:
-    """Text and image embedding (NGCG-MLLM with pooling "eos", SLQ with pooling "queries")."""
+    """Text and image embedding (NGCG-MLLM with pooling "eos", SLQ with pooling "queries", CLIP and SigLIP "dual")."""
 
     vision: str
     trunk: str
+    """What reads the prompt: the decoder, or with pooling "dual" the text encoder, which reads texts only."""
     text_prompt: tuple[Segment, ...]
     image_prompt: tuple[Segment, ...]
     pooling: str
-    """"eos": last non-pad position; "queries": mean over the shared latent queries appended to the prompt."""
+    """"eos": last non-pad position; "queries": mean over the shared latent queries appended to the prompt; "dual":
+    each component gives a whole embedding itself."""
     dim: int
     max_text_tokens: int
     """Longer texts are an error, never cut in silence."""
     queries: str | None = None
     """File of the shared latent queries, with pooling "queries"."""
+    pad_id: int = 0
+    """Token id behind texts that are shorter than others, with pooling "dual"."""
+    pad_to: int = 0
+    """Positions that every text is padded to, with pooling "dual"; 0: to the longest of a batch."""
+    lower_case: bool = False
+    """Whether texts are lower-cased before the tokenizer: the model was trained so, and its tokenizer does not."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +174,10 @@ class GenerateRole:
     prompt: tuple[Segment, ...]
     stop_ids: tuple[int, ...]
     max_new_tokens: int
+    grammar: str | None = None
+    """File of the answer's grammar (edgegeo/runtime/grammar.py); without one every token is allowed."""
+    phrasings: tuple[tuple[Segment, ...], ...] = ()
+    """Other prompts that ask the same."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +200,12 @@ class Manifest:
     target: str
     components: dict[str, Component]
     image: ImageSpec
-    trunk: TrunkSpec
+    trunk: TrunkSpec | None
+    """None in a dual encoder, which has no decoder."""
     roles: Roles
     tokenizer: str
-    embed_tokens: str
+    embed_tokens: str | None
+    """The token-embedding table; None where the text encoder holds it."""
     golden: str
     accuracy: dict[str, Any]
     """The accuracy card: metric -> value, interval, and the same before quantisation."""
@@ -176,6 +215,8 @@ class Manifest:
     """Checkpoint and adapters the bundle was made from, with their hashes."""
     tools: dict[str, str]
     """Versions of what made it."""
+    fit: str | None = None
+    """File of the fitted fusion and doubt (edgegeo/runtime/doubt.py); None: radius and confidence are unknown."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """Every file but the manifest itself."""
 
@@ -202,14 +243,21 @@ class Bundle:
         return self.file(self.manifest.components[name].file)
 
     @property
+    def decoder(self) -> TrunkSpec:
+        """Shape and limits of the decoder; BundleError for a dual encoder, which has none."""
+        if self.manifest.trunk is None:
+            raise BundleError(f"{self.path}: a dual encoder has no decoder; it embeds and searches only")
+        return self.manifest.trunk
+
+    @property
     def embedding_id(self) -> str:
         """Identifies the embedding space: a gallery made under another one can't be searched with this bundle."""
         role = self.manifest.roles.embed
         if role is None:
             raise BundleError(f"{self.path}: the bundle offers no embedding; export it with a retriever")
         names = [self.manifest.components[role.vision].file, self.manifest.components[role.trunk].file]
-        names += [f"{n}_data" for n in names] + [self.manifest.embed_tokens, self.manifest.tokenizer]
-        names += [role.queries] if role.queries else []
+        names += [f"{n}_data" for n in names] + [self.manifest.tokenizer]
+        names += [name for name in (self.manifest.embed_tokens, role.queries) if name]
         hashes = {n: self.manifest.files[n].sha256 for n in names if n in self.manifest.files}
         text = json.dumps([to_plain(role), to_plain(self.manifest.image), hashes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

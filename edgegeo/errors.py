@@ -6,10 +6,11 @@
     ├── CheckpointError     a model folder that is missing, incomplete or of an unknown architecture
     ├── BundleError         a bundle that is missing, damaged, or of an unknown version
     ├── GalleryError        a gallery that is missing, damaged, or made by another bundle
-    ├── DeviceError         a device or provider that was named but is not there
+    ├── DeviceError         a device or provider that was named but is not there, or a machine that is too small
     ├── VerificationError   an export whose result differs from its source by more than allowed
     ├── TrainingError       training that can't start or continue
-    └── ServerError         a server that can't start (port in use, no key where one is needed)
+    ├── ServerError         a server that can't start (port in use, no key where one is needed)
+    └── LinkError           a receiver of positions that is not there, or a line that can't carry them
 
 A message says what was wrong, where, and what to do about it. The command line prints it as one line and exits
 with code 2.
@@ -41,7 +42,7 @@ class GalleryError(EdgegeoError):
 
 
 class DeviceError(EdgegeoError):
-    """A device or execution provider that was asked for by name but is not there."""
+    """A device or execution provider that was asked for by name but is not there, or a machine that is too small."""
 
 
 class VerificationError(EdgegeoError):
@@ -54,3 +55,7 @@ class TrainingError(EdgegeoError):
 
 class ServerError(EdgegeoError):
     """A server that can't start."""
+
+
+class LinkError(EdgegeoError):
+    """A receiver of positions that is not there, or a line that can't carry them."""

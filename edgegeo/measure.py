@@ -1,5 +1,6 @@
 """The one way edgegeo times things and reads its own memory."""
 
+import contextlib
 import math
 import os
 import platform
@@ -78,6 +79,23 @@ def resident_mb() -> float:
 def peak_resident_mb() -> float:
     """Largest resident memory of this process so far, in MB (2**20 bytes); 0.0 where the system does not tell."""
     return _status_mb("VmHWM:")
+
+
+def reset_peak_resident() -> None:
+    """Let `peak_resident_mb` start again from now; where the system can't, it stays the peak since the start."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def available_mb() -> float:
+    """Memory that this machine can still give without swapping, in MB (2**20 bytes); infinite where it isn't told."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return math.inf
 
 
 def machine() -> dict[str, str | int]:

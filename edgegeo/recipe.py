@@ -6,7 +6,34 @@ from pathlib import Path
 from edgegeo.errors import InputError
 from edgegeo.schema import SchemaFault, parse
 
+DIALECTS = {"cpu": "ort", "tensorrt": "trt"}
+"""Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones."""
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How much of a picture the model sees: the largest lever on latency. None leaves the checkpoint's own setting."""
+
+    image_size: int | None = None
+    """Side of the square picture (or tile) in pixels."""
+    max_tiles: int | None = None
+    """Most tiles a picture is split into besides the whole; 1 never splits."""
+    max_pixels: int | None = None
+    """Largest area of a picture, for families of native resolution (Qwen2.5-VL)."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("image_size", 4096), ("max_tiles", 144), ("max_pixels", 2**26)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise ValueError(f"{name} must be between 1 and {most:,}, not {value}")
+
+    @property
+    def label(self) -> str:
+        """Short words for what is set, e.g. "64px-4tiles"; empty where nothing is."""
+        tiles = "tile" if self.max_tiles == 1 else "tiles"
+        named = ((self.image_size, "px"), (self.max_tiles, tiles), (self.max_pixels, "pixels"))
+        return "-".join(f"{value}{unit}" for value, unit in named if value is not None)
 
 
 @dataclass(frozen=True)
@@ -16,7 +43,8 @@ class Recipe:
     name: str
     """Suffix of the default bundle name."""
     target: str = "cpu"
-    """Where it runs: "cpu" (this version); chooses the operators that have kernels there."""
+    """Where it runs, which chooses the operators: "cpu", or "tensorrt" (standard operators with explicit Q/DQ; in this
+    version onnxruntime's CPU runs them to check them, engines are compiled by other tools)."""
     vision: str = "fp32"
     """Precision of the vision tower's matrices."""
     trunk: str = "fp32"
@@ -31,6 +59,8 @@ class Recipe:
     """int4 only: weights that share one scale."""
     accuracy_level: int = 4
     """int4 only: MatMulNBits accumulation, 4 = int8 activations (fastest), 1 = fp32 (safest)."""
+    image: TokenBudget = TokenBudget()
+    """What the model sees of a picture."""
     calibration_samples: int = 64
     """Pictures and texts that ranges are calibrated on; never random data."""
 
@@ -42,23 +72,36 @@ class Recipe:
             raise ValueError(f"embeddings must be fp32 or fp16, not {self.embeddings!r}")
         if self.vision_activations not in ("dynamic", "static"):
             raise ValueError(f"vision_activations must be dynamic or static, not {self.vision_activations!r}")
-        if self.target != "cpu":
-            raise ValueError(f"target {self.target!r} is not built in this version; use cpu")
+        if self.target not in DIALECTS:
+            raise ValueError(f"target must be {' or '.join(DIALECTS)}, not {self.target!r}")
+        if self.target == "tensorrt" and "int4" in (self.vision, self.trunk, self.head) and self.block_size < 64:
+            raise ValueError(f"block_size must be 64 or 128 for int4 under TensorRT, not {self.block_size}")
         if self.block_size not in (16, 32, 64, 128, 256):
             raise ValueError(f"block_size must be 16, 32, 64, 128 or 256, not {self.block_size}")
 
 
-def preset(precision: str) -> Recipe:
-    """The recipe behind --fp32, --fp16, --int8 or --int4."""
+def preset(precision: str, target: str = "cpu") -> Recipe:
+    """The recipe behind --fp32, --fp16, --int8 or --int4, and --target."""
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}'; use one of {', '.join(PRECISIONS)}")
-    recipe = Recipe(name=precision, vision=precision, trunk=precision, head=precision)
+    if target not in DIALECTS:
+        raise InputError(f"unknown target '{target}'; use one of {', '.join(DIALECTS)}")
+    name, block_size = (precision, 32) if target == "cpu" else (f"{precision}-{target}", 64)
+    recipe = Recipe(name=name, target=target, vision=precision, trunk=precision, head=precision, block_size=block_size)
     if precision == "fp32":
         return recipe
     if precision == "int4":
         # The vision tower stays at 8 bits: MatMulNBits is slower than int8 on its long sequences (benchmarks/).
         return replace(recipe, vision="int8", embeddings="fp16")
     return replace(recipe, embeddings="fp16")
+
+
+def with_budget(recipe: Recipe, budget: TokenBudget) -> Recipe:
+    """The recipe with what the budget sets, which also goes into its name: other bundles, other names."""
+    given = {name: value for name, value in vars(budget).items() if value is not None}
+    if not given:
+        return recipe
+    return replace(recipe, name=f"{recipe.name}-{budget.label}", image=replace(recipe.image, **given))
 
 
 def load_recipe(path: str | Path) -> Recipe:
