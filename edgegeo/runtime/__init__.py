@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from edgegeo.runtime.embed import Embedder
     from edgegeo.runtime.gallery import Gallery, Hits, Row, Skipped
     from edgegeo.runtime.generate import Generated, Generator
-    from edgegeo.runtime.image import ImageLimits, open_image, pixels
+    from edgegeo.runtime.image import ImageLimits, open_image
     from edgegeo.runtime.locator import Answer, Hit, Locator
     from edgegeo.runtime.model import Model
+    from edgegeo.runtime.pictures import ImageTokens, Picture, prepare_picture
     from edgegeo.runtime.rerank import Reranker
+    from edgegeo.runtime.sampling import Decoding
     from edgegeo.runtime.sessions import open_session
     from edgegeo.runtime.tokens import Tokenizer
     from edgegeo.runtime.verify import VerifyReport, verify_bundle
 
 _HOMES = {
     "Answer": "locator",
+    "Decoding": "sampling",
     "Embedder": "embed",
     "Gallery": "gallery",
     "Generated": "generate",
@@ -29,8 +32,10 @@ _HOMES = {
     "Hit": "locator",
     "Hits": "gallery",
     "ImageLimits": "image",
+    "ImageTokens": "pictures",
     "Locator": "locator",
     "Model": "model",
+    "Picture": "pictures",
     "Reranker": "rerank",
     "Row": "gallery",
     "Skipped": "gallery",
@@ -39,12 +44,13 @@ _HOMES = {
     "open_image": "image",
     "open_session": "sessions",
     "parse_answer": "answer",
-    "pixels": "image",
+    "prepare_picture": "pictures",
     "verify_bundle": "verify",
 }
 
 __all__ = [
     "Answer",
+    "Decoding",
     "Embedder",
     "Gallery",
     "Generated",
@@ -52,8 +58,10 @@ __all__ = [
     "Hit",
     "Hits",
     "ImageLimits",
+    "ImageTokens",
     "Locator",
     "Model",
+    "Picture",
     "Reranker",
     "Row",
     "Skipped",
@@ -62,7 +70,7 @@ __all__ = [
     "open_image",
     "open_session",
     "parse_answer",
-    "pixels",
+    "prepare_picture",
     "verify_bundle",
 ]
 

@@ -1,15 +1,18 @@
 """Text and picture embeddings in one space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.bundle import Bundle, EmbedRole
-from edgegeo.errors import BundleError
+from edgegeo.errors import BundleError, InputError
+from edgegeo.runtime.dual_encoder import DualEncoder
 from edgegeo.runtime.image import Source
 from edgegeo.runtime.model import Model, load_array
+from edgegeo.runtime.pictures import ImageTokens
 from edgegeo.runtime.tokens import Piece, checked_ids, fill
 from edgegeo.runtime.trunk import Floats, Ints
 
@@ -17,11 +20,59 @@ _TOKENS_PER_RUN = 1024
 # Throughput is flat from about 256 positions a run; more only takes memory (measured at widths 192 and 576).
 
 
+class Encoder(Protocol):
+    """What computes the embeddings of one pooling; their length does not matter, they are normalised afterwards."""
+
+    def texts(self, prompts: Sequence[Sequence[Piece]]) -> Floats:
+        """(B, dim) float32 of filled text prompts, the longest first."""
+
+    def features(self, features: Sequence[ImageTokens]) -> Floats:
+        """(B, dim) float32 of pictures after the vision component."""
+
+
+class DecoderEncoder:
+    """A decoder as the encoder: pooling "eos" or "queries"."""
+
+    def __init__(self, model: Model, role: EmbedRole) -> None:
+        self._model = model
+        self._role = role
+        self._queries: Floats | None = None
+        if role.pooling == "queries":
+            if role.queries is None:
+                raise BundleError(f"{model.bundle.path}: pooling 'queries' without queries; export the bundle again")
+            self._queries = np.asarray(load_array(model.bundle, role.queries), np.float32)
+
+    def texts(self, prompts: Sequence[Sequence[Piece]]) -> Floats:
+        """(B, dim) float32 of filled text prompts."""
+        return self._pooled(prompts, ())
+
+    def features(self, features: Sequence[ImageTokens]) -> Floats:
+        """(B, dim) float32 of image tokens in the frozen image prompt."""
+        prompt = fill(self._role.image_prompt)
+        return self._pooled([prompt] * len(features), (features,))
+
+    def _pooled(self, prompts: Sequence[Sequence[Piece]], pictures: Sequence[Sequence[ImageTokens]]) -> Floats:
+        fed = self._model.assemble(prompts, pictures, self._queries)
+        count = 1 if self._queries is None else len(self._queries)
+        positions: Ints = fed.lengths[:, None] - count + np.arange(count)
+        hidden = self._model.trunk(self._role.trunk).hidden(fed, positions)
+        return np.asarray(hidden.mean(axis=1) if count > 1 else hidden[:, 0])
+
+
+ENCODERS: dict[str, Callable[[Model, EmbedRole], Encoder]] = {
+    "eos": DecoderEncoder,
+    "queries": DecoderEncoder,
+    "dual": DualEncoder,
+}
+"""What each pooling is computed by."""
+
+
 class Embedder:
     """Embeds with a bundle's embed role.
 
     Pooling "eos" is the last hidden state of the last position (NGCG-MLLM, arXiv 2604.10721); "queries" is the mean
-    over shared latent queries appended to the prompt (SLQ, arXiv 2604.13710). Both are L2-normalised.
+    over shared latent queries appended to the prompt (SLQ, arXiv 2604.13710); "dual" is what a dual encoder's two
+    towers give (CLIP, arXiv 2103.00020; SigLIP, arXiv 2303.15343). All are L2-normalised.
     """
 
     def __init__(self, model: Model) -> None:
@@ -30,13 +81,9 @@ class Embedder:
             raise BundleError(f"{model.bundle.path}: the bundle offers no embedding; export it with a retriever")
         self.model = model
         self.role: EmbedRole = role
-        self._queries: Floats | None = None
-        if role.pooling == "queries":
-            if role.queries is None:
-                raise BundleError(f"{model.bundle.path}: pooling 'queries' without queries; export the bundle again")
-            self._queries = np.asarray(load_array(model.bundle, role.queries), np.float32)
-        elif role.pooling != "eos":
+        if role.pooling not in ENCODERS:
             raise BundleError(f"{model.bundle.path}: unknown pooling '{role.pooling}'; update edgegeo")
+        self._encoder = ENCODERS[role.pooling](model, role)
 
     @classmethod
     def open(cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu") -> "Embedder":
@@ -58,7 +105,7 @@ class Embedder:
 
         Texts are computed in order of length, so that a batch holds little padding; the result is in their own order.
         """
-        ids = [checked_ids(self.model.tokenizer, text, self.role.max_text_tokens) for text in texts]
+        ids = [self._ids(text) for text in texts]
         out = np.empty((len(ids), self.dim), np.float32)
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         while order:
@@ -66,28 +113,32 @@ class Embedder:
             count = max(1, min(batch, _TOKENS_PER_RUN // len(ids[order[0]])))
             chosen, order = order[:count], order[count:]
             prompts = [fill(self.role.text_prompt, [ids[i]]) for i in chosen]
-            out[chosen] = self._pooled(prompts, ())
+            out[chosen] = normalized(self._encoder.texts(prompts))
         return out
+
+    def reads(self, text: str) -> bool:
+        """Whether `texts` takes a text: not empty, and not too long for the model."""
+        try:
+            return bool(self._ids(text))
+        except InputError:
+            return False
+
+    def _ids(self, text: str) -> list[int]:
+        if self.role.lower_case and isinstance(text, str):
+            text = text.lower()
+        return checked_ids(self.model.tokenizer, text, self.role.max_text_tokens)
 
     def images(self, images: Sequence[Source], batch: int = 16) -> NDArray[np.float32]:
         """(N, dim) float32 unit vectors of pictures; ImageError for an unusable one."""
         out = np.empty((len(images), self.dim), np.float32)
         for start in range(0, len(images), max(1, batch)):
-            pixels = self.model.prepare(images[start : start + max(1, batch)])
-            out[start : start + len(pixels)] = self.features(self.model.features(self.role.vision, pixels))
+            pictures = self.model.prepare(images[start : start + max(1, batch)])
+            out[start : start + len(pictures)] = self.features(self.model.features(self.role.vision, pictures))
         return out
 
-    def features(self, features: Floats) -> NDArray[np.float32]:
-        """(B, dim) float32 unit vectors of image tokens (B, tokens, hidden) that were computed already."""
-        prompt = fill(self.role.image_prompt)
-        return self._pooled([prompt] * len(features), (features,))
-
-    def _pooled(self, prompts: Sequence[Sequence[Piece]], pictures: Sequence[Floats]) -> Floats:
-        embeds, lengths = self.model.assemble(prompts, pictures, self._queries)
-        count = 1 if self._queries is None else len(self._queries)
-        positions: Ints = lengths[:, None] - count + np.arange(count)
-        hidden = self.model.trunk(self.role.trunk).hidden(embeds, lengths, positions)
-        return normalized(hidden.mean(axis=1) if count > 1 else hidden[:, 0])
+    def features(self, features: Sequence[ImageTokens]) -> NDArray[np.float32]:
+        """(B, dim) float32 unit vectors of pictures whose image tokens were computed already."""
+        return normalized(self._encoder.features(features))
 
 
 def normalized(vectors: Floats) -> Floats:

@@ -18,15 +18,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from edgegeo.bundle import FileEntry, sha256_of
+from edgegeo.bundle import FileEntry, ImageSpec, sha256_of
 from edgegeo.errors import GalleryError, ImageError, InputError
 from edgegeo.geo import check_position
 from edgegeo.progress import Progress
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery import DTYPES, INFO_NAME, SCHEMA_VERSION, Gallery, GalleryInfo, Row, Skipped
-from edgegeo.runtime.image import ImageLimits, open_image, pixels
+from edgegeo.runtime.image import ImageLimits, open_image
 from edgegeo.runtime.packed import PackedWriter
-from edgegeo.runtime.trunk import Floats
+from edgegeo.runtime.pictures import Picture, prepare_picture
 from edgegeo.schema import to_plain
 
 THUMB_QUALITY = 90
@@ -73,7 +73,7 @@ class _Writer:
         self.seen = 0
         self.count = 0
         self.skipped: list[Skipped] = []
-        self.samples: dict[int, Floats] = {}
+        self.samples: dict[int, Picture] = {}
         self._ids: dict[str, int] = {}
         self._places = array("d")
         self._folder = folder
@@ -101,8 +101,7 @@ class _Writer:
         if not ready:
             return
         model, role = self.embedder.model, self.embedder.role
-        batch = np.stack([picture for _, picture, _ in ready])
-        vectors = self.embedder.features(model.features(role.vision, batch))
+        vectors = self.embedder.features(model.features(role.vision, [picture for _, picture, _ in ready]))
         for (row, picture, thumb), vector in zip(ready, vectors, strict=True):
             if not np.isfinite(vector).all():
                 raise GalleryError(f"tile '{row.id}' has no finite embedding; run edgegeo verify on the bundle")
@@ -163,14 +162,19 @@ class _Writer:
             raise InputError(f"{where}: row {first} has the same id; give every tile its own")
         return Row(row.id, lat, lon, row.image)
 
-    def _open(self, row: Row) -> "tuple[Floats, bytes] | Skipped":
+    def _open(self, row: Row) -> "tuple[Picture, bytes] | Skipped":
         # In a worker: only the small results stay, not the opened picture.
         spec = self.embedder.model.bundle.manifest.image
         try:
             image = open_image(row.image)
         except ImageError as error:
             return Skipped(row.id, str(error))
-        return pixels(image, spec), thumbnail(image, max(128, min(spec.size, 512)))
+        return prepare_picture(image, spec), thumbnail(image, max(128, min(_seen_edge(spec), 512)))
+
+
+def _seen_edge(spec: ImageSpec) -> int:
+    """Side of the square that the model sees of a picture, in pixels."""
+    return spec.size if spec.tokens else math.isqrt(spec.max_pixels)
 
 
 def thumbnail(image: Image.Image, edge: int) -> bytes:
@@ -184,10 +188,10 @@ def thumbnail(image: Image.Image, edge: int) -> bytes:
     return stream.getvalue()
 
 
-def _check_self(gallery: Gallery, embedder: Embedder, samples: dict[int, Floats], path: Path) -> None:
+def _check_self(gallery: Gallery, embedder: Embedder, samples: dict[int, Picture], path: Path) -> None:
     """Every sampled tile, embedded alone, must be found where it was stored."""
     for row, picture in samples.items():
-        vector = embedder.features(embedder.model.features(embedder.role.vision, picture[None]))
+        vector = embedder.features(embedder.model.features(embedder.role.vision, [picture]))
         hits = gallery.search(vector, 1)
         own = float(np.asarray(gallery.vector(row), np.float32) @ vector[0])
         if own < _SELF_COSINE or own < float(hits.scores[0, 0]) - _SELF_SLACK:

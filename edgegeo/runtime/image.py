@@ -1,26 +1,21 @@
-"""Pictures in: guarded opening, and the pixel arithmetic of the Hugging Face processors without transformers."""
+"""Pictures in: opened behind limits, upright, RGB."""
 
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
 
 Source = str | Path | bytes | Image.Image
 """What a picture can come from: a path, the bytes of a file, or an opened Pillow image."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-_SMOLVLM_MAX_EDGE = 4096
 # What Pillow's decoders raise on damaged input, beyond OSError.
 _DECODER_FAULTS = (
     OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error, zlib.error,
@@ -85,66 +80,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
-
-
-def pixels(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
-    """The vision tower's input for one RGB picture: (3, size, size) float32, equal to the HF processor's."""
-    out = np.empty((3, spec.size, spec.size), np.float32)
-    write_pixels(image, spec, out)
-    return out
-
-
-def write_pixels(image: Image.Image, spec: ImageSpec, out: NDArray[np.float32]) -> None:
-    """As `pixels`, into `out` (3, size, size) float32, so that a batch is filled in place."""
-    if spec.kind != "smolvlm":
-        raise ImageError(f"this edgegeo doesn't know the image preprocessing '{spec.kind}'; update edgegeo")
-    array = np.asarray(_resize_smolvlm(to_rgb(image), spec))
-    tables = _tables(spec.rescale, spec.mean, spec.std)
-    for channel in range(3):
-        np.take(tables[channel], array[:, :, channel], out=out[channel], mode="clip")
-
-
-def _resize_smolvlm(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """First the longest edge with the aspect kept, then the square: two resamplings, as the processor does.
-
-    SmolVLMImageProcessorPil of transformers 5.23 with do_image_splitting=False. The second step does not keep the
-    aspect: the picture fills the square and nothing is padded.
-    """
-    width, height = image.size
-    target = _longest_edge(width, height, spec.longest_edge)
-    if target[0] > _SMOLVLM_MAX_EDGE or target[1] > _SMOLVLM_MAX_EDGE:
-        target = _below(*target, _SMOLVLM_MAX_EDGE)
-    resample = Image.Resampling(spec.resample)
-    return image.resize(target, resample).resize((spec.size, spec.size), resample)
-
-
-def _longest_edge(width: int, height: int, edge: int) -> tuple[int, int]:
-    ratio = width / height
-    if width >= height:
-        width, height = edge, int(edge / ratio)
-        height += height % 2
-    else:
-        width, height = int(edge * ratio), edge
-        width += width % 2
-    return max(width, 1), max(height, 1)
-
-
-def _below(width: int, height: int, edge: int) -> tuple[int, int]:
-    ratio = width / height
-    if width >= height:
-        width, height = edge, int(edge / ratio)
-    else:
-        width, height = int(edge * ratio), edge
-    return max(width, 1), max(height, 1)
-
-
-@lru_cache(maxsize=8)
-def _tables(rescale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    # A pixel has 256 values, so rescaling and normalising are one look-up, computed once in the processor's own
-    # order of roundings (float64 product, float32 difference and quotient): bit-equal and several times faster.
-    levels = (np.arange(256).astype(np.float64) * rescale).astype(np.float32)
-    shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
-    return np.asarray((levels[None, :] - shift[:, None]) / scale[:, None], np.float32)
 
 
 def _read(src: Any, limits: ImageLimits) -> tuple[bytes, str]:

@@ -12,12 +12,19 @@ import numpy as np
 from edgegeo.bundle import Bundle
 from edgegeo.errors import InputError
 from edgegeo.geo import Position
+from edgegeo.runtime.cue import has_cue
+from edgegeo.runtime.deciding import Evidence, Verdict, decide
+from edgegeo.runtime.decoding import Listener
+from edgegeo.runtime.doubt import LEVELS, check_confidence, open_fit
 from edgegeo.runtime.embed import Embedder, normalized
+from edgegeo.runtime.fusion import Clues, Prior
 from edgegeo.runtime.gallery import Gallery
-from edgegeo.runtime.generate import Generated, Generator
-from edgegeo.runtime.image import Source, open_image, pixels
+from edgegeo.runtime.generate import SAMPLING, Generated, Generator
+from edgegeo.runtime.image import Source, open_image
 from edgegeo.runtime.model import Model
+from edgegeo.runtime.pictures import ImageTokens, prepare_picture
 from edgegeo.runtime.rerank import Reranker, fused, probability
+from edgegeo.runtime.sampling import Decoding
 from edgegeo.runtime.tokens import fill
 from edgegeo.runtime.trunk import Floats
 
@@ -25,6 +32,11 @@ CONFIDENT = 0.9
 """p(yes) from which the best re-ranked tile outweighs a generated position. Of 600 validation photos of the planet 52 %
 reach it when their own tile is in the gallery (and 91 % of those are right), 26 % when it is not
 (benchmarks/fit_rerank.py)."""
+
+TILES = 20
+"""Hits of the search that are weighed as evidence, whatever number is asked for."""
+NO_CUE = "the picture shows nothing to tell a place by"
+BLANK = "the model says the same to pictures that show nothing"
 
 
 @dataclass(frozen=True)
@@ -44,11 +56,12 @@ class Answer:
     """What `Locator.locate` found."""
 
     position: Position | None
-    """The place; None if nothing gave one."""
+    """The place; None if nothing gave one, or if the model abstained."""
     source: str
-    """Which part decided: "generation", "retrieval" or "none"."""
+    """Which part decided: "generation", "fusion" (candidates weighed by tiles or a prior), "retrieval", "prior",
+    "none"."""
     radius_km: float | None
-    """Median error of generated positions on held-out places (the accuracy card); None for a tile of the gallery."""
+    """Radius that holds the place with 80 %; None where the bundle was not fitted for such a question."""
     hits: tuple[Hit, ...]
     """Tiles, best first: re-ranked ones before the others."""
     text: str | None
@@ -57,6 +70,20 @@ class Answer:
     """The position in the text."""
     timings_ms: dict[str, float]
     """Wall milliseconds of each stage that ran ("load": components opened for the first time), and "total"."""
+    candidates: tuple[Generated, ...] = ()
+    """Everything the model wrote; `text` and `generated` are those of the most likely one that is a position."""
+    confidence: float | None = None
+    """Share of such answers that lie within 750 km; None as for the radius."""
+    radii_km: dict[float, float] = field(default_factory=dict)
+    """Share of such answers -> radius that holds them; {} as for the radius."""
+    calibration: str | None = None
+    """Where radius and confidence come from: "fit", "prior" (the radius it claimed), or None."""
+    evidence: Evidence | None = None
+    """Weights of candidates, tiles and prior, and what each would have answered alone."""
+    warnings: tuple[str, ...] = ()
+    """Reasons for doubt in words: a picture that shows nothing, an answer that the model gives to such pictures."""
+    abstained: bool = False
+    """Whether a position was found and withheld, as its confidence was below the one asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -64,18 +91,39 @@ class Answer:
             "position": _plain(self.position),
             "source": self.source,
             "radius_km": self.radius_km,
+            "radii_km": {f"{level:g}": km for level, km in self.radii_km.items()},
+            "confidence": self.confidence,
+            "calibration": self.calibration,
+            "abstained": self.abstained,
+            "warnings": list(self.warnings),
             "hits": [{**vars(hit), "position": _plain(hit.position)} for hit in self.hits],
             "text": self.text,
             "generated": _plain(self.generated),
+            "candidates": [
+                {"text": c.text, "position": _plain(c.position), "logprob": c.logprob, "phrasing": c.phrasing}
+                for c in self.candidates
+            ],
+            "evidence": None if self.evidence is None else _evidence(self.evidence),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
 
     def to_geojson(self) -> dict[str, Any]:
-        """An RFC 7946 FeatureCollection: the answer first (if there is one), then the hits by rank."""
+        """An RFC 7946 FeatureCollection: the answer first (if there is one), then candidates and hits by rank."""
         features = []
         if self.position is not None:
-            facts = {"role": "answer", "source": self.source, "radius_km": self.radius_km, "text": self.text}
+            facts = {
+                "role": "answer", "source": self.source, "radius_km": self.radius_km, "confidence": self.confidence,
+                "calibration": self.calibration, "text": self.text,
+                "rule": self.evidence.rule if self.evidence else None, "warnings": list(self.warnings),
+            }  # fmt: skip
             features.append(_feature(self.position, facts))
+        if len(self.candidates) > 1:
+            weights = self.evidence.candidates if self.evidence else ()
+            for rank, one in enumerate(self.candidates, start=1):
+                if one.position is not None:
+                    weight = weights[rank - 1] if len(weights) >= rank else None
+                    facts = {"role": "candidate", "rank": rank, "logprob": one.logprob, "weight": weight}
+                    features.append(_feature(one.position, facts))
         for rank, hit in enumerate(self.hits, start=1):
             facts = {"role": "hit", "rank": rank, "id": hit.id, "score": hit.score, "rerank_score": hit.rerank_score}
             features.append(_feature(hit.position, facts))
@@ -85,14 +133,16 @@ class Answer:
 class Locator:
     """Embeds, searches, re-ranks and generates with one bundle and, optionally, a gallery.
 
-    Which position is the answer: for a photo the generated one, unless re-ranking ran and gives the best tile
-    p(yes) >= CONFIDENT; where nothing was generated, and for a text, the best tile. `Answer.source` says which.
+    Which position is the answer (runtime/deciding.py): for a photo the fused candidates, weighed by the tiles of the
+    gallery, unless the bundle's fit finds the best tile the better guess, or re-ranking gives the first one
+    p(yes) >= CONFIDENT; where nothing was generated, and for a text, the best tile. A prior weighs and moves them.
     """
 
     def __init__(self, model: Model, gallery: Gallery | None = None) -> None:
         roles = model.bundle.manifest.roles
         self.model = model
         self.gallery = gallery
+        self.fit = open_fit(model.bundle)
         self.embedder = Embedder(model) if roles.embed is not None else None
         self.reranker = Reranker(model) if roles.rerank is not None else None
         self.generator = Generator(model) if roles.generate is not None else None
@@ -118,12 +168,20 @@ class Locator:
         k: int = 10,
         rerank: int = 0,
         generate: bool = True,
+        candidates: int = 1,
+        decoding: Decoding | None = None,
+        listener: Listener | None = None,
+        prior: Prior | None = None,
+        min_confidence: float = 0.0,
     ) -> Answer:
         """Find the place of a photo, a description, or both (their embeddings are averaged).
 
         `k` tiles are returned of the gallery; the best `rerank` of the search are looked at again as pairs (0: none),
-        with the photo if there is one; `generate=False` skips the generated answer. InputError for an unusable query.
+        with the photo if there is one; `generate=False` skips the generated answer; otherwise `candidates` of them are
+        written as `decoding` says and fused. `prior` is a place known from elsewhere; below `min_confidence` the
+        position is withheld (InputError where the bundle can't tell). InputError for an unusable query.
         """
+        check_confidence(min_confidence)
         generate = generate and photo is not None and self.generator is not None
         self._check(photo, text, k, rerank, generate)
         clock = _Clock()
@@ -134,25 +192,59 @@ class Locator:
         vision = _Vision(self.model, clock, photo)
         hits: list[Hit] = []
         if self.gallery is not None:
-            hits = self._retrieve(self.gallery, vision, text, max(k, rerank), clock)
+            hits = self._retrieve(self.gallery, vision, text, max(k, rerank, TILES), clock)
             if rerank:
                 hits = self._rerank(self.gallery, vision, text, hits, rerank, clock)
-        written: Generated | None = None
+        drawn: list[Generated] = []
         if generate and self.generator is not None:
             features = vision.features(self.generator.role.vision)
             with clock.stage("generate"):
-                written = self.generator.features(features)[0]
-        position, source = _decide(hits, written)
-        radius = _radius_km(self.model.bundle) if source == "generation" else None
+                if candidates > 1:
+                    drawn = self.generator.candidates_of(features[0], candidates, decoding or SAMPLING, listener)
+                else:
+                    drawn = self.generator.features(features, decoding, listener)
+        known = photo is not None and text is None and not rerank
+        verdict = decide(_clues(hits[: max(TILES, rerank)], drawn), self.fit, prior, _sure(hits), known)
+        return self._answered(verdict, vision, hits[:k], drawn, min_confidence, clock)
+
+    def _answered(
+        self, verdict: Verdict, vision: "_Vision", hits: list[Hit], drawn: list[Generated], least: float,
+        clock: "_Clock",
+    ) -> Answer:  # fmt: skip
+        """The verdict in the form that callers know, withheld where it is too doubtful."""
+        written = max(drawn, key=lambda one: (one.position is not None, one.logprob), default=None)
+        warnings = self._warnings(vision, written)
+        # What the fit knows it knows of pictures that show something.
+        confidence = 0.0 if warnings and verdict.calibration == "fit" else verdict.confidence
+        position, abstained = _withheld(verdict.position, confidence, least)
+        radii = verdict.radii_km if confidence == verdict.confidence else None
         return Answer(
-            position,
-            source,
-            radius,
-            tuple(hits[:k]),
-            written.text if written else None,
-            written.position if written else None,
-            clock.finished(),
+            position=position,
+            source="none" if abstained else verdict.evidence.decided,
+            radius_km=verdict.radius_km if radii else None,
+            hits=tuple(hits),
+            text=written.text if written else None,
+            generated=written.position if written else None,
+            timings_ms=clock.finished(),
+            candidates=tuple(drawn),
+            confidence=confidence,
+            radii_km=dict(zip(LEVELS, radii, strict=True)) if radii else {},
+            calibration=verdict.calibration,
+            evidence=verdict.evidence,
+            warnings=warnings,
+            abstained=abstained,
         )
+
+    def _warnings(self, vision: "_Vision", written: Generated | None) -> tuple[str, ...]:
+        """Reasons to doubt the picture itself, as far as the bundle's fit knows them."""
+        if self.fit is None or not vision.given:
+            return ()
+        out = []
+        if self.fit.cue is not None and not has_cue(vision.image, self.fit.cue):
+            out.append(NO_CUE)
+        if written is not None and written.position is not None and self.fit.blank(written.position):
+            out.append(BLANK)
+        return tuple(out)
 
     def _components(self, photo: bool, rerank: bool, generate: bool) -> list[str]:
         """Components that a query needs, so that opening them is told apart from running them."""
@@ -200,7 +292,7 @@ class Locator:
         reranker = self.reranker or Reranker(self.model)
         role = reranker.role
         if vision.given:
-            pieces, pictures = fill(role.image_prompt), [vision.features(role.vision)]
+            pieces, pictures = fill(role.image_prompt), vision.features(role.vision)
         else:
             pieces, pictures = reranker.query(text or "")
         with clock.stage("rerank"):
@@ -240,35 +332,51 @@ class _Vision:
         self.given = photo is not None
         self._model = model
         self._clock = clock
-        self._done: dict[str, Floats] = {}
+        self._done: dict[str, list[ImageTokens]] = {}
         if photo is not None:
             with clock.stage("decode"):
                 image = open_image(photo)
+            self.image = image
             with clock.stage("preprocess"):
-                self._pixels = pixels(image, model.bundle.manifest.image)[None]
+                self._picture = prepare_picture(image, model.bundle.manifest.image)
 
-    def features(self, component: str) -> Floats:
+    def features(self, component: str) -> list[ImageTokens]:
         if component not in self._done:
             with self._clock.stage("vision"):
-                self._done[component] = self._model.features(component, self._pixels)
+                self._done[component] = self._model.features(component, [self._picture])
         return self._done[component]
 
 
-def _decide(hits: list[Hit], written: Generated | None) -> tuple[Position | None, str]:
-    best = hits[0] if hits else None
-    confident = best is not None and best.rerank_score is not None and best.rerank_score >= CONFIDENT
-    if written is not None and written.position is not None and not confident:
-        return written.position, "generation"
-    if best is not None:
-        return best.position, "retrieval"
-    return None, "none"
+def _clues(hits: list[Hit], drawn: list[Generated]) -> Clues:
+    """One picture's evidence as arrays; the greedy answer is the first candidate."""
+    nowhere = (np.nan, np.nan)
+    written = [(one.position.lat, one.position.lon) if one.position else nowhere for one in drawn]
+    return Clues(
+        np.array(written, np.float64).reshape(1, -1, 2) if written else np.full((1, 1, 2), np.nan),
+        np.array([[one.logprob for one in drawn] or [0.0]], np.float64),
+        np.array([(hit.position.lat, hit.position.lon) for hit in hits], np.float64).reshape(1, -1, 2),
+        np.array([[hit.score for hit in hits]], np.float64).reshape(1, -1),
+    )
 
 
-def _radius_km(bundle: Bundle) -> float | None:
-    metric: Any = bundle.manifest.accuracy
-    for key in ("metrics", "gps_median_km", "value"):
-        metric = metric.get(key) if isinstance(metric, dict) else None
-    return float(metric) if isinstance(metric, (int, float)) else None
+def _sure(hits: list[Hit]) -> bool:
+    return bool(hits) and hits[0].rerank_score is not None and hits[0].rerank_score >= CONFIDENT
+
+
+def _withheld(position: Position | None, confidence: float | None, least: float) -> tuple[Position | None, bool]:
+    """(position, whether it was withheld)."""
+    if position is None or least == 0:
+        return position, False
+    if confidence is None:
+        raise InputError(
+            "this answer has no confidence to compare with the smallest one asked for: the bundle was not fitted for "
+            "such a question; run: edgegeo fit, or leave the smallest confidence out"
+        )
+    return (None, True) if confidence < least else (position, False)
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    return {**vars(evidence), "proposals": {name: _plain(place) for name, place in evidence.proposals.items()}}
 
 
 def _plain(position: Position | None) -> dict[str, float] | None:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from edgegeo.bundle import Bundle, open_bundle
 from edgegeo.errors import BundleError, DeviceError
-from edgegeo.runtime.image import Source, open_image, write_pixels
+from edgegeo.runtime.image import Source, open_image
+from edgegeo.runtime.pictures import ImageTokens, Instead, Picture, prepare_picture
+from edgegeo.runtime.rope import rope_positions
 from edgegeo.runtime.sessions import choose_provider, default_threads, open_session
 from edgegeo.runtime.tokens import Piece, Tokenizer
-from edgegeo.runtime.trunk import Floats, Ints, Trunk
+from edgegeo.runtime.trunk import Floats, Ints, Trunk, TrunkInput
 
 _PIXELS_PER_RUN = 2**18
 # More pictures in one run of the vision tower are no faster, but its attention matrices take gigabytes (16 pictures of
@@ -33,7 +35,8 @@ class Model:
         """The device in use: "cpu" or "cuda"."""
         self.threads = threads or default_threads()
         """Intra-op threads of the vision tower and of picture decoding; of all components if they were named."""
-        self._decoder_threads = threads or (1 if bundle.manifest.trunk.hidden <= _SMALL_HIDDEN else self.threads)
+        small = bundle.manifest.trunk is not None and bundle.manifest.trunk.hidden <= _SMALL_HIDDEN
+        self._decoder_threads = threads or (1 if small else self.threads)
         self._sessions: dict[str, Any] = {}
         self._trunks: dict[str, Trunk] = {}
         self._lock = threading.RLock()
@@ -70,7 +73,9 @@ class Model:
         """The decoder of a component, opened once."""
         with self._lock:
             if component not in self._trunks:
-                self._trunks[component] = Trunk(self.session(component), self.bundle.manifest.trunk)
+                self._trunks[component] = Trunk(
+                    self.session(component), self.bundle.decoder, self.bundle.manifest.dialect
+                )
             return self._trunks[component]
 
     @property
@@ -86,8 +91,10 @@ class Model:
         """Token-embedding table (vocabulary, hidden) float32 or float16, memory-mapped: only used rows are read."""
         with self._lock:
             if self._table is None:
-                spec = self.bundle.manifest.trunk
-                self._table = load_array(self.bundle, self.bundle.manifest.embed_tokens, mapped=True)
+                spec, file = self.bundle.decoder, self.bundle.manifest.embed_tokens
+                if file is None:
+                    raise BundleError(f"{self.bundle.path}: a decoder without token embeddings; export it again")
+                self._table = load_array(self.bundle, file, mapped=True)
                 if self._table.shape != (spec.vocab, spec.hidden):
                     raise BundleError(
                         f"{self.bundle.path}: the embedding table has shape {self._table.shape}, the manifest says "
@@ -95,81 +102,134 @@ class Model:
                     )
             return self._table
 
-    def prepare(self, images: Sequence[Source]) -> Floats:
-        """Pixels (B, 3, size, size) float32 of pictures; decoding and resizing run on all threads."""
+    def prepare(self, images: Sequence[Source]) -> list[Picture]:
+        """Pictures ready for the vision tower; decoding and resizing run on all threads."""
         spec = self.bundle.manifest.image
-        out = np.empty((len(images), 3, spec.size, spec.size), np.float32)
 
-        def work(index: int) -> None:
-            write_pixels(open_image(images[index]), spec, out[index])
+        def work(image: Source) -> Picture:
+            return prepare_picture(open_image(image), spec)
 
         if len(images) < 2 or self.threads < 2:
-            for index in range(len(images)):
-                work(index)
-        else:
-            with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
-                list(pool.map(work, range(len(images))))
-        return out
+            return [work(image) for image in images]
+        with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
+            return list(pool.map(work, images))
 
-    def features(self, component: str, pixels: Floats) -> Floats:
-        """Image tokens (B, tokens, hidden) float32 of pixels (B, 3, size, size)."""
+    def features(self, component: str, pictures: Sequence[Picture]) -> list[ImageTokens]:
+        """Image tokens of prepared pictures; tiles of one size share runs of the tower."""
         session = self.session(component)
-        step = max(1, _PIXELS_PER_RUN // (pixels.shape[2] * pixels.shape[3]))
-        runs = [
-            session.run(["image_features"], {"pixel_values": pixels[at : at + step]})[0]
-            for at in range(0, len(pixels), step)
-        ]
-        return runs[0] if len(runs) == 1 else np.concatenate(runs)
+        if self.bundle.manifest.image.tokens == 0:  # native resolution: every picture has its own shape
+            found = [session.run(["image_features"], picture.inputs)[0] for picture in pictures]
+        else:
+            output = self.bundle.manifest.components[component].output or "image_features"
+            found = _tiled(session, output, [picture.inputs["pixel_values"] for picture in pictures])
+        return [ImageTokens(rows, one.layout, one.grid) for rows, one in zip(found, pictures, strict=True)]
 
     def rows(self, ids: Ints) -> Floats:
         """Token embeddings (..., hidden) float32 of token ids (...)."""
         return np.asarray(self.table[ids], np.float32)
 
     def assemble(
-        self, prompts: Sequence[Sequence[Piece]], pictures: Sequence[Floats] = (), tail: Floats | None = None
-    ) -> tuple[Floats, Ints]:
+        self,
+        prompts: Sequence[Sequence[Piece]],
+        pictures: Sequence[Sequence[ImageTokens]] = (),
+        tail: Floats | None = None,
+    ) -> TrunkInput:
         """Right-padded trunk input of several prompts.
 
-        prompts: pieces of each row; pictures[n] (B or 1, tokens, hidden): image tokens of slot n; tail (Q, hidden):
-        rows appended to every prompt (latent queries). Returns embeds (B, S, hidden) float32 and lengths (B,).
+        prompts: pieces of each row; pictures[n]: the pictures of slot n, one a row or one for all rows; tail
+        (Q, hidden): rows appended to every prompt (latent queries).
         """
-        spec, image_tokens = self.bundle.manifest.trunk, self.bundle.manifest.image.tokens
+        spec = self.bundle.decoder
+        shared = [[slot[row if len(slot) > 1 else 0] for slot in pictures] for row in range(len(prompts))]
+        rows = [_parts(pieces, seen) for pieces, seen in zip(prompts, shared, strict=True)]
         extra = 0 if tail is None else len(tail)
-        sizes = [[image_tokens if isinstance(p, int) else len(p) for p in pieces] for pieces in prompts]
-        lengths = np.array([sum(size) + extra for size in sizes], np.int64)
-        ids = np.zeros((len(prompts), int(lengths.max())), np.int64)
-        slots: list[tuple[int, int, int]] = []
-        for row, pieces in enumerate(prompts):
+        lengths = np.array([sum(len(part) for part in parts) + extra for parts, _ in rows], np.int64)
+        width = int(lengths.max())
+        ids = np.zeros((len(prompts), width), np.int64)
+        blocks = np.zeros((len(prompts), width), np.int64) if spec.blocks else None
+        shown: list[tuple[int, int, Floats]] = []
+        for row, (parts, _) in enumerate(rows):
             at = 0
-            for piece, size in zip(pieces, sizes[row], strict=True):
-                if isinstance(piece, int):
-                    slots.append((row, at, piece))
+            for part in parts:
+                if part.dtype == np.int64:
+                    ids[row, at : at + len(part)] = part
                 else:
-                    ids[row, at : at + size] = piece
-                at += size
-        if int(ids.max()) >= spec.vocab:
+                    shown.append((row, at, part))
+                    if blocks is not None:
+                        blocks[row, at : at + len(part)] = len(shown)
+                at += len(part)
+        if int(ids.max(initial=0)) >= spec.vocab:
             raise BundleError(f"{self.bundle.path}: a token id is beyond the vocabulary; export the bundle again")
         embeds = self.rows(ids)
-        for row, at, slot in slots:
-            picture = pictures[slot]
-            embeds[row, at : at + image_tokens] = picture[row if len(picture) > 1 else 0]
+        for row, at, part in shown:
+            embeds[row, at : at + len(part)] = part
         if tail is not None:
             for row, length in enumerate(lengths):
                 embeds[row, length - extra : length] = tail
-        return embeds, lengths
+        rope, spans = _rope([steps for _, steps in rows], extra, width) if spec.rope == "mrope" else (None, None)
+        return TrunkInput(embeds, lengths, rope, spans, blocks)
+
+
+def _tiled(session: Any, output: str, tiles: Sequence[Floats]) -> list[Floats]:
+    """Image tokens (tokens, hidden) of each picture, given its tiles (T, 3, H, W)."""
+    counts = [len(one) for one in tiles]
+    stack = tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+    step = max(1, _PIXELS_PER_RUN // (stack.shape[2] * stack.shape[3]))
+    runs = [session.run([output], {"pixel_values": stack[at : at + step]})[0] for at in range(0, len(stack), step)]
+    rows = runs[0] if len(runs) == 1 else np.concatenate(runs)
+    ends = np.cumsum(counts)
+    return [rows[end - count : end].reshape(-1, rows.shape[-1]) for count, end in zip(counts, ends, strict=True)]
+
+
+def _parts(
+    pieces: Sequence[Piece], pictures: Sequence[ImageTokens]
+) -> tuple[list[NDArray[Any]], list[int | tuple[int, int]]]:
+    """A prompt as runs of token ids (int64) and of image tokens (float32), and as steps of rotary positions."""
+    parts: list[NDArray[Any]] = []
+    steps: list[int | tuple[int, int]] = []
+    for piece in pieces:
+        if not isinstance(piece, int):
+            parts.append(piece)
+            steps.append(len(piece))
+            continue
+        picture, used = pictures[piece], 0
+        for run in picture.layout:
+            if isinstance(run, Instead):
+                parts[-1:] = [run.of(parts[-1])] if parts else []
+                steps[-1:] = [len(parts[-1])] if parts else []
+            elif isinstance(run, int):
+                parts.append(picture.rows[used : used + run])
+                steps.append(picture.grid or run)
+                used += run
+            else:
+                parts.append(run)
+                steps.append(len(run))
+    return parts, steps
+
+
+def _rope(rows: Sequence[Sequence[int | tuple[int, int]]], extra: int, width: int) -> tuple[Ints, Ints]:
+    """M-RoPE positions (3, B, S) of rows padded to `width`, and the positions each takes up (B,)."""
+    out, spans = np.zeros((3, len(rows), width), np.int64), np.zeros(len(rows), np.int64)
+    for row, steps in enumerate(rows):
+        made, spans[row] = rope_positions([*steps, extra] if extra else steps)
+        out[:, row, : made.shape[1]] = made
+    return out, spans
 
 
 def _provider_for(bundle: Bundle, provider: str) -> str:
     """The device to use; operators of a CPU bundle have no CUDA kernels and would run on the CPU unseen."""
     manifest = bundle.manifest
-    if manifest.dialect != "ort":
+    if manifest.dialect not in ("ort", "trt"):
         raise BundleError(
-            f"{bundle.path} is of the dialect '{manifest.dialect}', this edgegeo runs 'ort'; export it again"
+            f"{bundle.path} is of the dialect '{manifest.dialect}', which this edgegeo can't run; update it"
         )
-    if manifest.target == "cpu" and provider == "auto":
+    # Graphs for TensorRT are standard operators: onnxruntime's CPU runs them too, slower, to check what they compute.
+    if provider == "auto":
         return choose_provider("cpu")
-    if manifest.target == "cpu" and choose_provider(provider) != "cpu":
-        raise DeviceError(f"{bundle.path} was built for the CPU; use --provider cpu, or export it for {provider}")
+    if choose_provider(provider) != "cpu":
+        raise DeviceError(
+            f"{bundle.path} was built for {manifest.target}; use --provider cpu, or export it for {provider}"
+        )
     return choose_provider(provider)
 
 

@@ -12,6 +12,7 @@ from edgegeo.bundle import Bundle, RerankRole
 from edgegeo.errors import BundleError
 from edgegeo.runtime.image import Source
 from edgegeo.runtime.model import Model, load_array
+from edgegeo.runtime.pictures import ImageTokens, Instead, most_positions
 from edgegeo.runtime.tokens import Piece, checked_ids, fill
 from edgegeo.runtime.trunk import Floats
 
@@ -35,12 +36,15 @@ class Reranker:
     def __init__(self, model: Model) -> None:
         role = model.bundle.manifest.roles.rerank
         if role is None:
-            raise BundleError(f"{model.bundle.path}: the bundle offers no re-ranking; export it with that role")
+            raise BundleError(
+                f"{model.bundle.path}: the bundle offers no re-ranking (no dual encoder does); export a multimodal LLM"
+                ", or leave re-ranking out"
+            )
         self.model = model
         self.role: RerankRole = role
         self._rows = np.asarray(load_array(model.bundle, role.rows), np.float32)
         count = len(role.yes_ids) + len(role.no_ids)
-        if self._rows.shape != (count, model.bundle.manifest.trunk.hidden) or not (role.yes_ids and role.no_ids):
+        if self._rows.shape != (count, model.bundle.decoder.hidden) or not (role.yes_ids and role.no_ids):
             raise BundleError(f"{model.bundle.path}: the yes/no rows don't fit the manifest; export the bundle again")
         self._bias = np.array(role.bias or (0.0,) * count, np.float32)
 
@@ -58,28 +62,29 @@ class Reranker:
         pieces, pictures = self.query(query)
         out = np.empty(len(candidates), np.float64)
         for start in range(0, len(candidates), max(1, batch)):
-            pixels = self.model.prepare(candidates[start : start + max(1, batch)])
-            features = self.model.features(self.role.vision, pixels)
+            shown = self.model.prepare(candidates[start : start + max(1, batch)])
+            features = self.model.features(self.role.vision, shown)
             out[start : start + len(features)] = self.features(pieces, pictures, features)
         return out
 
     @property
     def max_query_tokens(self) -> int:
         """Longest text that fits beside the candidate and the words of the prompt."""
-        manifest = self.model.bundle.manifest
+        bundle = self.model.bundle
         fixed = sum(len(s.ids) for s in self.role.text_prompt if s.ids is not None)
-        return manifest.trunk.max_positions - manifest.image.tokens - fixed
+        return bundle.decoder.max_positions - most_positions(bundle.manifest.image) - fixed
 
-    def query(self, query: Query) -> tuple[list[Piece], list[Floats]]:
-        """What `features` needs of a query: the filled prompt, and the image tokens of its picture if it is one."""
+    def query(self, query: Query) -> tuple[list[Piece], list[ImageTokens]]:
+        """What `features` needs of a query: the filled prompt, and its picture's image tokens if it is a picture."""
         if isinstance(query, str):
             ids = checked_ids(self.model.tokenizer, query, self.max_query_tokens)
             return fill(self.role.text_prompt, [ids]), []
-        features = self.model.features(self.role.vision, self.model.prepare([query]))
-        return fill(self.role.image_prompt), [features]
+        return fill(self.role.image_prompt), self.model.features(self.role.vision, self.model.prepare([query]))
 
-    def features(self, pieces: Sequence[Piece], pictures: Sequence[Floats], features: Floats) -> NDArray[np.float64]:
-        """Margins (N,) of candidates given as image tokens (N, tokens, hidden).
+    def features(
+        self, pieces: Sequence[Piece], pictures: Sequence[ImageTokens], features: Sequence[ImageTokens]
+    ) -> NDArray[np.float64]:
+        """Margins (N,) of candidates whose image tokens were computed already.
 
         What stands before the candidate is computed once; every candidate then overwrites the rest of the KV buffer.
         """
@@ -89,22 +94,23 @@ class Reranker:
         cut = next((i for i, piece in enumerate(pieces) if isinstance(piece, int) and piece == slot), None)
         if cut is None:
             raise BundleError(f"{self.model.bundle.path}: the re-rank prompt shows no candidate; export it again")
-        suffix, lengths = self.model.assemble([pieces[cut:]], [*pictures, features[:1]])
-        count, tokens = int(lengths[0]), features.shape[1]
+        if cut and any(isinstance(one.layout[0], Instead) for one in features):
+            cut -= 1  # such a candidate rewrites the words before it, so they are not shared
+        shown = [[picture] for picture in pictures]
+        suffixes = [self.model.assemble([pieces[cut:]], [*shown, [candidate]]) for candidate in features]
+        longest = max(int(suffix.lengths[0]) for suffix in suffixes)
         trunk = self.model.trunk(self.role.trunk)
         if cut:
-            prefix, prefix_lengths = self.model.assemble([pieces[:cut]], pictures)
-            shared = int(prefix_lengths[0])
-            cache = trunk.cache(1, shared + count)
-            cache.extend(prefix, np.array([[shared - 1]], np.int64))
+            prefix = self.model.assemble([pieces[:cut]], shown)
+            cache = trunk.cache(1, int(prefix.lengths[0]) + longest)
+            cache.extend(prefix, prefix.lengths[None] - 1)
         else:
-            shared, cache = 0, trunk.cache(1, count)
-        last = np.array([[count - 1]], np.int64)
-        hidden = np.empty((len(features), suffix.shape[2]), np.float32)
-        for row, candidate in enumerate(features):
-            suffix[0, :tokens] = candidate
-            cache.rewind(shared)
-            hidden[row] = cache.extend(suffix, last)[0, 0]
+            cache = trunk.cache(1, longest)
+        start = cache.mark()
+        hidden = np.empty((len(features), suffixes[0].embeds.shape[2]), np.float32)
+        for row, suffix in enumerate(suffixes):
+            cache.rewind(start)
+            hidden[row] = cache.extend(suffix, suffix.lengths[None] - 1)[0, 0]
         logits = hidden @ self._rows.T + self._bias
         yes = len(self.role.yes_ids)
         return logsumexp(logits[:, :yes]) - logsumexp(logits[:, yes:])

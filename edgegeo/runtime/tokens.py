@@ -11,7 +11,7 @@ from edgegeo.errors import BundleError, InputError
 
 Ids = NDArray[np.int64]
 Piece = Ids | int
-"""A run of token ids, or the number of the picture whose image tokens stand here."""
+"""A run of token ids, or the number of the picture that stands here."""
 
 CHARS_PER_TOKEN = 64
 """A text with more characters than this for every allowed token is refused without tokenising it."""

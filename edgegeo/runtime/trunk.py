@@ -1,7 +1,8 @@
 """The text decoder: hidden states of asked positions, and decoding with KV buffers that never move."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,37 @@ from numpy.typing import NDArray
 from edgegeo.bundle import TrunkSpec
 from edgegeo.errors import InputError
 
+if TYPE_CHECKING:
+    from edgegeo.runtime.growing import GrowingCache
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrunkInput:
+    """What the decoder is fed for B prompts of up to S positions, padded on the right."""
+
+    embeds: Floats
+    """(B, S, hidden) float32."""
+    lengths: Ints
+    """(B,) valid positions of each row."""
+    rope: Ints | None = None
+    """(3, B, S) time, row and column of each position, where the trunk's rope is "mrope"; counted from 0."""
+    spans: Ints | None = None
+    """(B,) rotary positions that each row takes up, with `rope`: the next prompt piece starts there."""
+    blocks: Ints | None = None
+    """(B, S) number of the picture at each position, 0 for text, where pictures see themselves both ways."""
+
+
+def continuation(embeds: Floats, spec: TrunkSpec) -> TrunkInput:
+    """Text (1, S, H) behind what a cache holds."""
+    count = embeds.shape[1]
+    lengths = np.array([count], np.int64)
+    mrope = spec.rope == "mrope"
+    rope = np.broadcast_to(np.arange(count), (3, 1, count)) if mrope else None
+    blocks = np.zeros((1, count), np.int64) if spec.blocks else None
+    return TrunkInput(embeds, lengths, rope, lengths if mrope else None, blocks)
 
 
 class Trunk:
@@ -19,32 +49,37 @@ class Trunk:
     Rows are padded on the right, because GroupQueryAttention counts valid positions from the left.
     """
 
-    def __init__(self, session: Any, spec: TrunkSpec) -> None:
+    def __init__(self, session: Any, spec: TrunkSpec, dialect: str = "ort") -> None:
         self.session = session
         self.spec = spec
+        self.dialect = dialect
         kinds = {i.name: i.type for i in session.get_inputs()}
         self.kv_dtype = np.float16 if kinds.get("past_key_values.0.key") == "tensor(float16)" else np.float32
         self._names = [f"{i}.{part}" for i in range(spec.layers) for part in ("key", "value")]
 
-    def hidden(self, embeds: Floats, lengths: Sequence[int] | Ints, positions: Ints) -> Floats:
-        """Hidden states without a cache, for embedding.
-
-        embeds (B, S, H) right-padded, lengths (B,) valid positions of each row, positions (B, K) indexes into S;
-        returns (B, K, H) float32.
-        """
-        batch, length, _ = embeds.shape
+    def hidden(self, prompts: TrunkInput, positions: Ints) -> Floats:
+        """Hidden states without a cache, for embedding: positions (B, K) indexes into S; returns (B, K, H) float32."""
+        batch, length, _ = prompts.embeds.shape
         self.check_length(length)
-        mask = (np.arange(length) < np.asarray(lengths)[:, None]).astype(np.int64)
-        feeds: dict[str, Any] = {"inputs_embeds": embeds, "attention_mask": mask, "positions": positions}
+        mask = (np.arange(length) < prompts.lengths[:, None]).astype(np.int64)
+        feeds: dict[str, Any] = {"inputs_embeds": prompts.embeds, "attention_mask": mask, "positions": positions}
+        if prompts.rope is not None:
+            feeds["position_ids"] = prompts.rope
+        if prompts.blocks is not None:
+            feeds["image_blocks"] = prompts.blocks
         empty = np.empty((batch, self.spec.kv_heads, 0, self.spec.head_dim), self.kv_dtype)
         for name in self._names:
             feeds[f"past_key_values.{name}"] = empty
         out: Floats = self.session.run(["hidden_states"], feeds)[0]
         return out
 
-    def cache(self, batch: int, capacity: int) -> "KVCache":
+    def cache(self, batch: int, capacity: int) -> "KVCache | GrowingCache":
         """KV buffers for `batch` rows of up to `capacity` positions each."""
         self.check_length(capacity)
+        if self.dialect == "trt":
+            from edgegeo.runtime.growing import GrowingCache
+
+            return GrowingCache(self.session, self.spec, batch, self.kv_dtype, self._names)
         return KVCache(self.session, self.spec, batch, capacity, self.kv_dtype, self._names)
 
     def check_length(self, length: int) -> None:
@@ -53,6 +88,14 @@ class Trunk:
             raise InputError(
                 f"the prompt has {length} positions, the model reads up to {self.spec.max_positions}; shorten the text"
             )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in a KVCache to go back to."""
+
+    length: int
+    rope: Ints
 
 
 class KVCache:
@@ -69,15 +112,21 @@ class KVCache:
 
         self.length = 0
         self.batch = batch
-        self._session = session
+        self.capacity = capacity
+        self._session, self._spec, self._kv_dtype, self._names = session, spec, kv_dtype, tuple(names)
         self._binding = session.io_binding()
         # All-ones masks of any length are prefixes of this one array: no mask is built during decoding.
         self._ones = np.ones(batch * capacity, np.int64)
         device = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
         shape = (batch, spec.kv_heads, capacity, spec.head_dim)
         self._buffers = []
-        for name in names:
-            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kv_dtype, device, 0)
+        # On the CPU the buffers are arrays, so that rows can be copied without another copy in between.
+        self._arrays = [np.zeros(shape, kv_dtype) for _ in names] if device == "cpu" else None
+        for index, name in enumerate(names):
+            if self._arrays is not None:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(self._arrays[index])
+            else:
+                value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kv_dtype, device, 0)
             self._buffers.append(value)
             self._binding.bind_ortvalue_input(f"past_key_values.{name}", value)
             self._binding.bind_ortvalue_output(f"present.{name}", value)
@@ -87,33 +136,86 @@ class KVCache:
         """Where `step` leaves the hidden states (B, 1, H)."""
         self._zero = np.zeros((batch, 1), np.int64)
         self._step_bound = False
+        self._step_rope: Ints | None = None
+        self._held: tuple[Any, ...] = ()
+        self._mrope, self._blocks = spec.rope == "mrope", spec.blocks
+        self._rope = np.zeros(batch, np.int64)  # next rotary position of each row, with M-RoPE
 
-    def extend(self, embeds: Floats, positions: Ints) -> Floats:
-        """Append S positions: embeds (B, S, H), positions (B, K) indexes into S; returns (B, K, H) float32."""
-        count = embeds.shape[1]
-        out = np.empty((self.batch, positions.shape[1], embeds.shape[2]), np.float32)
+    def extend(self, prompts: TrunkInput, positions: Ints) -> Floats:
+        """Append S positions to every row: positions (B, K) indexes into S; returns (B, K, H) float32."""
+        count, hidden = prompts.embeds.shape[1:]
+        out = np.empty((self.batch, positions.shape[1], hidden), np.float32)
         self._step_bound = False
-        self._bind(np.ascontiguousarray(embeds), np.ascontiguousarray(positions), out)
+        rope = None if prompts.rope is None else prompts.rope + self._rope[None, :, None]
+        self._bind(prompts.embeds, positions, out, rope, prompts.blocks)
         self._run(self.length + count)
+        if prompts.spans is not None:
+            self._rope = self._rope + prompts.spans
         return out
 
     def step(self) -> Floats:
         """Append the one position in `step_embeds`; returns `step_hidden` (B, 1, H)."""
         if not self._step_bound:
-            self._bind(self.step_embeds, self._zero, self.step_hidden)
+            self._step_rope = np.zeros((3, self.batch, 1), np.int64) if self._mrope else None
+            blocks = np.zeros((self.batch, 1), np.int64) if self._blocks else None
+            self._bind(self.step_embeds, self._zero, self.step_hidden, self._step_rope, blocks)
             self._step_bound = True
+        if self._step_rope is not None:
+            self._step_rope[:] = self._rope[None, :, None]
+            self._rope = self._rope + 1
         self._run(self.length + 1)
         return self.step_hidden
 
-    def rewind(self, length: int) -> None:
-        """Forget the positions from `length` on, so that another suffix can follow a shared prefix."""
-        self.length = length
+    def append(self, embeds: Floats, everywhere: bool = False) -> Floats:
+        """Append S text positions to the only row: embeds (1, S, H).
 
-    def _bind(self, embeds: Floats, positions: Ints, out: Floats) -> None:
-        self._binding.bind_cpu_input("inputs_embeds", embeds)
-        self._binding.bind_cpu_input("positions", positions)
+        Returns the last hidden state (1, 1, H), or all of them (1, S, H).
+        """
+        count = embeds.shape[1]
+        if count == 1:
+            self.step_embeds[:] = embeds
+            return self.step()
+        fed = continuation(embeds, self._spec)
+        return self.extend(fed, np.arange(count)[None] if everywhere else fed.lengths[:, None] - 1)
+
+    def expand(self, batch: int) -> "KVCache":
+        """A new cache of `batch` rows that all say what this one's only row says."""
+        wide = KVCache(self._session, self._spec, batch, self.capacity, self._kv_dtype, self._names)
+        wide.length, wide._rope = self.length, np.repeat(self._rope, batch)
+        for index, value in enumerate(wide._buffers):
+            if self._arrays is not None and wide._arrays is not None:
+                wide._arrays[index][:, :, : self.length] = self._arrays[index][:, :, : self.length]
+            else:
+                value.update_inplace(np.repeat(self._buffers[index].numpy(), batch, axis=0))
+        return wide
+
+    def reorder(self, rows: Ints, since: int) -> None:
+        """Row i goes on from where rows[i] stands; what came before position `since` is the same in all of them."""
+        if np.array_equal(rows, np.arange(self.batch)):
+            return
+        for index, value in enumerate(self._buffers):
+            if self._arrays is not None:
+                self._arrays[index][:, :, since : self.length] = self._arrays[index][rows, :, since : self.length]
+            else:
+                value.update_inplace(value.numpy()[rows])
+        self._rope = self._rope[rows]
+
+    def mark(self) -> "Mark":
+        """Where the cache stands, for `rewind`."""
+        return Mark(self.length, self._rope)
+
+    def rewind(self, mark: "Mark") -> None:
+        """Forget what came after `mark`, so that another suffix can follow a shared prefix."""
+        self.length, self._rope = mark.length, mark.rope
+
+    def _bind(self, embeds: Floats, positions: Ints, out: Floats, rope: Ints | None, blocks: Ints | None) -> None:
+        given = {"inputs_embeds": embeds, "positions": positions, "position_ids": rope, "image_blocks": blocks}
+        # A contiguous array stays the same one, so that `step` may write into what it bound.
+        fed = {name: np.ascontiguousarray(array) for name, array in given.items() if array is not None}
+        for name, array in fed.items():
+            self._binding.bind_cpu_input(name, array)
         self._binding.bind_output("hidden_states", "cpu", 0, np.float32, out.shape, out.ctypes.data)
-        self._held = (embeds, positions, out)  # the binding keeps addresses only
+        self._held = (fed, out)  # the binding keeps addresses only
 
     def _run(self, total: int) -> None:
         mask = self._ones[: self.batch * total].reshape(self.batch, total)

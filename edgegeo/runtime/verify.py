@@ -14,6 +14,7 @@ from edgegeo.errors import BundleError, EdgegeoError, InputError
 from edgegeo.runtime.embed import Embedder, normalized
 from edgegeo.runtime.generate import Generator
 from edgegeo.runtime.model import Model
+from edgegeo.runtime.pictures import Instead
 from edgegeo.runtime.rerank import Reranker
 
 COSINE = 0.999
@@ -66,7 +67,8 @@ class VerifyReport:
 def golden_outputs(bundle: Bundle | Model, images: NDArray[np.uint8], texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     """What the export stores in golden.npz: inputs and this runtime's outputs, for the roles the bundle offers.
 
-    images (n, h, w, 3) uint8. `pixels` (n, 3, H, W) float32, `embed_text` (texts, dim), `embed_image` (n, dim),
+    images (n, h, w, 3) uint8. `pixels.{i}.{input}`: the feeds of picture i as its preprocessing makes them,
+    `layout.{i}`: its token ids with -n for n image tokens, `embed_text` (texts, dim), `embed_image` (n, dim),
     `yes_no_margin` (texts,): text i with image i % n, `answer_ids` flat and `answer_lengths` (n,).
     """
     if len(images) == 0 or len(texts) == 0:
@@ -77,8 +79,11 @@ def golden_outputs(bundle: Bundle | Model, images: NDArray[np.uint8], texts: Seq
     out: dict[str, NDArray[Any]] = {
         "image": np.asarray(images, np.uint8),
         "texts": np.array(list(texts), dtype=np.str_),
-        "pixels": model.prepare(pictures),
     }
+    for i, picture in enumerate(model.prepare(pictures)):
+        out |= {f"pixels.{i}.{name}": value for name, value in picture.inputs.items()}
+        runs = [run for run in picture.layout if not isinstance(run, Instead)]
+        out[f"layout.{i}"] = np.concatenate([np.atleast_1d(-r if isinstance(r, int) else r) for r in runs])
     if roles.embed is not None:
         embedder = Embedder(model)
         # One at a time: dynamic quantisation takes one range per batch, so a batch would make rows depend on others.
@@ -136,7 +141,7 @@ def _compare(name: str, golden: NDArray[Any], again: NDArray[Any], bundle: Bundl
     if name == "yes_no_margin":
         worst, limit = float(np.abs(golden - again).max()), float(tolerance.get("yes_no_margin", MARGIN))
         return Check(name, worst <= limit, worst, limit, "largest difference in nats")
-    if name == "pixels":
+    if name.startswith("pixels") and golden.dtype == np.float32:
         spec = bundle.manifest.image
         level = spec.rescale / max(spec.std)
         worst = float(np.abs(golden - again).max()) / level
@@ -146,4 +151,4 @@ def _compare(name: str, golden: NDArray[Any], again: NDArray[Any], bundle: Bundl
         size = min(golden.size, again.size)
         equal = float(np.sum(golden.ravel()[:size] == again.ravel()[:size])) / length if length else 1.0
         return Check(name, equal >= 0.5, equal, 0.5, "share of equal values")
-    return Check(name, bool(np.array_equal(golden, again)), 0.0, 0.0, "stored input")
+    return Check(name, bool(np.array_equal(golden, again)), 0.0, 0.0, "equal values")

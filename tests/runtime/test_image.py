@@ -10,13 +10,20 @@ from PIL import Image
 
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
-from edgegeo.runtime.image import ImageLimits, open_image, pixels, to_rgb
+from edgegeo.runtime.image import ImageLimits, open_image, to_rgb
+from edgegeo.runtime.pictures import prepare_picture
 
 HALF = (0.5, 0.5, 0.5)
+
+
+def spec(size: int, edge: int, resample: int, rescale: float, mean: tuple, std: tuple) -> ImageSpec:
+    return ImageSpec("smolvlm", size, resample, rescale, mean, std, tokens=16, longest_edge=edge)
+
+
 SPECS = [
-    ImageSpec("smolvlm", 128, 128, 1, 1 / 255, HALF, HALF, 16),
-    ImageSpec("smolvlm", 96, 256, 1, 0.00392156862745098, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 16),
-    ImageSpec("smolvlm", 64, 4400, 2, 1 / 255, HALF, HALF, 16),
+    spec(128, 128, 1, 1 / 255, HALF, HALF),
+    spec(96, 256, 1, 0.00392156862745098, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    spec(64, 4400, 2, 1 / 255, HALF, HALF),
 ]
 
 
@@ -80,7 +87,7 @@ def test_pixels_are_those_of_the_hugging_face_processor(kind: str, spec: ImageSp
     )
     image = KINDS[kind]
     expected = processor(image.copy(), return_tensors="np")["pixel_values"][0, 0]
-    ours = pixels(image, spec)
+    ours = prepare_picture(image, spec).inputs["pixel_values"][0]
     assert ours.dtype == np.float32
     assert ours.shape == (3, spec.size, spec.size)
     np.testing.assert_array_equal(ours, expected)
@@ -201,4 +208,4 @@ def test_random_damage_is_an_image_error_or_a_picture(seed: int) -> None:
 def test_unknown_preprocessing_is_refused() -> None:
     spec = ImageSpec("llava", 8, 8, 1, 1.0, HALF, HALF, 1)
     with pytest.raises(ImageError, match="llava"):
-        pixels(picture(10, 10), spec)
+        prepare_picture(picture(10, 10), spec)

@@ -28,14 +28,14 @@ from pathlib import Path
 from PIL import Image
 from edgegeo.planet import Planet
 from edgegeo.runtime import (Embedder, Gallery, Generator, Locator, Model, Reranker, open_image, parse_answer,
-                             pixels, verify_bundle)
+                             prepare_picture, verify_bundle)
 from edgegeo.runtime.sources import planet_places
 
 bundle, folder = sys.argv[1], Path(sys.argv[2])
 model = Model.open(bundle, threads=1)
 picture = Image.new("RGB", (50, 40), (10, 200, 30))
 picture.save(folder / "photo.jpg")
-pixels(open_image(folder / "photo.jpg"), model.bundle.manifest.image)
+prepare_picture(open_image(folder / "photo.jpg"), model.bundle.manifest.image)
 assert Embedder(model).texts(["a green field"]).shape == (1, 32)
 assert Embedder(model).images([folder / "photo.jpg"]).shape == (1, 32)
 Gallery.build(folder / "gallery", planet_places(Planet(), n=3, size=64), Embedder(model))

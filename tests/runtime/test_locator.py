@@ -1,17 +1,15 @@
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgegeo.bundle import open_bundle
 from edgegeo.errors import GalleryError, InputError
 from edgegeo.geo import Position
-from edgegeo.runtime import Answer, Embedder, Gallery, Generated, Hit, Locator, Model, Row
-from edgegeo.runtime.locator import _decide, _radius_km
+from edgegeo.runtime import Answer, Embedder, Gallery, Hit, Locator, Model, Row
+from edgegeo.runtime.fusion import Prior
 
 
 def tile(seed: int) -> Image.Image:
@@ -100,28 +98,33 @@ def test_a_gallery_of_another_bundle(gallery: Path, other_tiny_bundle: Path) -> 
         Locator.open(other_tiny_bundle, gallery)
 
 
-def test_which_position_decides() -> None:
-    tile_hit = Hit("a", Position(1, 2), 0.5, None)
-    sure, unsure = Hit("a", Position(1, 2), 0.5, 0.95), Hit("a", Position(1, 2), 0.5, 0.5)
-    said, silent = Generated("x", Position(3, 4), 0.0, ()), Generated("x", None, 0.0, ())
-    assert _decide([tile_hit], said) == (Position(3, 4), "generation")
-    assert _decide([unsure], said) == (Position(3, 4), "generation")
-    assert _decide([sure], said) == (Position(1, 2), "retrieval")
-    assert _decide([tile_hit], silent) == (Position(1, 2), "retrieval")
-    assert _decide([tile_hit], None) == (Position(1, 2), "retrieval")
-    assert _decide([], said) == (Position(3, 4), "generation")
-    assert _decide([], silent) == (None, "none")
+def test_an_unfitted_bundle_claims_no_radius(model: Model, gallery: Path) -> None:
+    locator = Locator.open(model, gallery)
+    found = locator.locate(photo=tile(7), k=3)
+    assert (found.radius_km, found.confidence, found.radii_km, found.calibration) == (None, None, {}, None)
+    assert found.evidence is not None
+    assert found.evidence.decided == "retrieval"
+    assert len(found.hits) == 3
+    with pytest.raises(InputError, match="no confidence to compare"):
+        locator.locate(photo=tile(7), min_confidence=0.5)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        locator.locate(photo=tile(7), min_confidence=1.5)
 
 
-def test_radius_comes_from_the_accuracy_card(tiny_bundle: Path) -> None:
-    bundle = open_bundle(tiny_bundle)
-    assert _radius_km(bundle) is None
-    for card, radius in (
-        ({"metrics": {"gps_median_km": {"value": 812.5}}}, 812.5),
-        ({"metrics": {"gps_median_km": {"value": None}}}, None),
-        ({"metrics": []}, None),
-    ):
-        assert _radius_km(replace(bundle, manifest=replace(bundle.manifest, accuracy=card))) == radius
+def test_a_prior_alone_is_an_answer_by_its_own_claim(model: Model) -> None:
+    prior = Prior(Position(10.0, 20.0), 100.0)
+    found = Locator.open(model).locate(photo=tile(1), prior=prior)  # random weights write no position
+    assert found.position is not None
+    assert (found.position.lat, found.position.lon) == (pytest.approx(10), pytest.approx(20))
+    assert (found.source, found.calibration, found.radius_km) == ("prior", "prior", pytest.approx(100.0))
+    assert found.confidence == pytest.approx(1.0)
+
+
+def test_a_prior_chooses_among_tiles(model: Model, gallery: Path) -> None:
+    far = Locator.open(model, gallery).locate(photo=tile(7), prior=Prior(Position(3.0, -3.0), 10.0))
+    assert far.source == "retrieval"
+    assert far.position is not None
+    assert (far.position.lat, far.position.lon) == (pytest.approx(3), pytest.approx(-3))
 
 
 def test_json_and_geojson() -> None:

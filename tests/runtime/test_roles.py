@@ -13,8 +13,10 @@ from edgegeo.errors import BundleError, ImageError, InputError
 from edgegeo.runtime import Embedder, Generator, Model, Reranker
 from edgegeo.runtime import embed as embed_module
 from edgegeo.runtime import model as model_module
+from edgegeo.runtime.pictures import ImageTokens
 from edgegeo.runtime.rerank import logsumexp, probability
 from edgegeo.runtime.tokens import fill
+from edgegeo.runtime.trunk import TrunkInput
 
 TEXTS = ["a green field", "houses", "a river with red roofs beside a green field and houses", "no"]
 
@@ -53,12 +55,12 @@ def test_image_batches_do_not_change_embeddings(model: Model, batch: int) -> Non
 
 def test_splitting_a_batch_changes_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     embedder, images = Embedder(model), pictures(5)
-    texts, pixels = TEXTS * 3, model.prepare(images)
-    whole = embedder.texts(texts), model.features("vision", pixels)
+    texts, prepared = TEXTS * 3, model.prepare(images)
+    whole = embedder.texts(texts), [one.rows for one in model.features("vision", prepared)]
     monkeypatch.setattr(embed_module, "_TOKENS_PER_RUN", 40)
     monkeypatch.setattr(model_module, "_PIXELS_PER_RUN", 2 * 32 * 32)
     np.testing.assert_allclose(embedder.texts(texts), whole[0], atol=1e-5)
-    np.testing.assert_allclose(model.features("vision", pixels), whole[1], atol=1e-6)
+    np.testing.assert_allclose([one.rows for one in model.features("vision", prepared)], whole[1], atol=1e-6)
 
 
 def test_a_small_decoder_takes_one_thread_unless_told(tiny_bundle: Path) -> None:
@@ -74,9 +76,9 @@ def test_eos_pooling_is_the_last_hidden_state(model: Model) -> None:
     embedder = Embedder(model)
     ids = model.tokenizer.encode(TEXTS[0])
     prompt = fill(embedder.role.text_prompt, [ids])
-    embeds, lengths = model.assemble([prompt])
-    assert lengths[0] == len(ids) + 2
-    last = model.trunk("trunk").hidden(embeds, lengths, lengths[:, None] - 1)[0, 0]
+    fed = model.assemble([prompt])
+    assert fed.lengths[0] == len(ids) + 2
+    last = model.trunk("trunk").hidden(fed, fed.lengths[:, None] - 1)[0, 0]
     np.testing.assert_allclose(embedder.texts(TEXTS[:1])[0], last / np.linalg.norm(last), atol=1e-6)
 
 
@@ -84,10 +86,10 @@ def test_latent_queries_are_appended_and_averaged(slq: Model) -> None:
     embedder = Embedder(slq)
     queries = np.load(slq.bundle.path / "queries.npy")
     prompt = fill(embedder.role.text_prompt, [slq.tokenizer.encode(TEXTS[0])])
-    embeds, lengths = slq.assemble([prompt])
-    whole = np.concatenate([embeds, queries[None]], axis=1)
-    at = np.arange(lengths[0], lengths[0] + len(queries))[None]
-    mean = slq.trunk("trunk").hidden(whole, lengths + len(queries), at)[0].mean(axis=0)
+    fed = slq.assemble([prompt])
+    whole = TrunkInput(np.concatenate([fed.embeds, queries[None]], axis=1), fed.lengths + len(queries))
+    at = np.arange(fed.lengths[0], whole.lengths[0])[None]
+    mean = slq.trunk("trunk").hidden(whole, at)[0].mean(axis=0)
     found = embedder.texts(TEXTS)
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), atol=1e-5)
     assert embedder.images(pictures(2)).shape == (2, embedder.dim)
@@ -112,11 +114,11 @@ def test_an_unusable_picture_in_a_batch(model: Model) -> None:
         Embedder(model).images([*pictures(2), b"junk"])
 
 
-def plain_margin(model: Model, prompt: list, features: list[np.ndarray]) -> float:
+def plain_margin(model: Model, prompt: list, features: list[list[ImageTokens]]) -> float:
     role = model.bundle.manifest.roles.rerank
     assert role is not None
-    embeds, lengths = model.assemble([prompt], features)
-    hidden = model.trunk("trunk").hidden(embeds, lengths, lengths[:, None] - 1)
+    fed = model.assemble([prompt], features)
+    hidden = model.trunk("trunk").hidden(fed, fed.lengths[:, None] - 1)
     logits = model.session("head").run(None, {"hidden_states": hidden})[0][0, 0].astype(np.float64)
     yes, no = np.exp(logits[list(role.yes_ids)]).sum(), np.exp(logits[list(role.no_ids)]).sum()
     return float(np.log(yes) - np.log(no))
@@ -153,12 +155,13 @@ def naive_tokens(model: Model, image: Image.Image) -> tuple[list[int], float]:
     """Greedy decoding that computes everything again for each token."""
     role = model.bundle.manifest.roles.generate
     assert role is not None
-    embeds, _ = model.assemble([fill(role.prompt)], [model.features("vision", model.prepare([image]))])
+    embeds = model.assemble([fill(role.prompt)], [model.features("vision", model.prepare([image]))]).embeds
     tokens: list[int] = []
     logprob = 0.0
     for _ in range(role.max_new_tokens):
         length = embeds.shape[1]
-        hidden = model.trunk("trunk").hidden(embeds, [length], np.array([[length - 1]]))
+        fed = TrunkInput(embeds, np.array([length]))
+        hidden = model.trunk("trunk").hidden(fed, np.array([[length - 1]]))
         logits = model.session("head").run(None, {"hidden_states": hidden})[0][0, 0].astype(np.float64)
         token = int(logits.argmax())
         logprob += logits[token] - np.log(np.exp(logits).sum())

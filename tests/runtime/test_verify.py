@@ -30,11 +30,21 @@ def test_a_sound_bundle_passes(which: str, request: pytest.FixtureRequest) -> No
     report = verify_bundle(request.getfixturevalue(which))
     assert report.passed
     names = {check.name for check in report.checks}
-    assert {"pixels", "embed_text", "embed_image", "yes_no_margin", "answer_ids", "answer_lengths"} <= names
+    assert {
+        "pixels.0.pixel_values",
+        "layout.0",
+        "embed_text",
+        "embed_image",
+        "yes_no_margin",
+        "answer_ids",
+        "answer_lengths",
+    } <= names
     assert json.loads(json.dumps(report.to_dict()))["passed"] is True
 
 
-@pytest.mark.parametrize("name", ["pixels", "embed_text", "embed_image", "yes_no_margin", "answer_ids"])
+@pytest.mark.parametrize(
+    "name", ["pixels.1.pixel_values", "layout.0", "embed_text", "embed_image", "yes_no_margin", "answer_ids"]
+)
 def test_a_wrong_output_fails_its_own_check(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     bundle = open_bundle(tiny_bundle)
     golden = stored(bundle)
