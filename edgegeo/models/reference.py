@@ -15,9 +15,9 @@ from PIL import Image
 
 from edgegeo.bundle import Segment
 from edgegeo.models.checkpoint import Checkpoint
-from edgegeo.models.prompts import fill_ids, image_wrap, segments, word_ids
-from edgegeo.models.smolvlm import image_features
-from edgegeo.runtime.image import pixels
+from edgegeo.models.family import Family, Seen
+from edgegeo.models.prompts import fill_ids, segments, word_ids
+from edgegeo.runtime.pictures import Picture, prepare_picture
 
 Floats = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class Reference:
         texts = [self._ids(query)] if isinstance(query, str) else []
         images = [candidate] if isinstance(query, str) else [query, candidate]
         prompt = self._prompt("rerank", "text" if isinstance(query, str) else "image")
-        logits = self.model.lm_head(self._hidden(prompt, images, texts)[:, -1])[0].float()
+        logits = self._head(self._hidden(prompt, images, texts)[:, -1])[0].float()
         settings, tokenizer = self.checkpoint.settings, self.checkpoint.tokenizer
         yes = list(word_ids(settings.yes, tokenizer))
         no = list(word_ids(settings.no, tokenizer))
@@ -60,55 +60,96 @@ class Reference:
     def generate(self, image: Image.Image, max_new_tokens: int | None = None) -> tuple[str, list[int]]:
         """The greedy answer and its token ids, without the stop token."""
         prompt = self._prompt("generate")
-        written: list[int] = []
-        inputs = self._inputs(prompt, [image], ())
+        picture = self._picture(image)
+        rows = self.family.image_features(self.model, picture)
+        picture = Seen(picture.inputs, picture.layout, picture.grid, rows)
+        start, written = self._fill(prompt, [picture], ()), list[int]()
         for _ in range(max_new_tokens or self.checkpoint.settings.max_new_tokens):
-            hidden = self.model.model.text_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-            token = int(self.model.lm_head(hidden[:, -1]).argmax(-1))
+            ids = torch.tensor([[*start, *written]])
+            hidden = self.family.hidden(self.model, ids, [picture])
+            token = int(self._head(hidden[:, -1]).argmax(-1))
             if token in self.checkpoint.stop_ids:
                 break
             written.append(token)
-            word = self.model.get_input_embeddings()(torch.tensor([[token]]))
-            inputs = torch.cat([inputs, word], dim=1)
         return self.checkpoint.tokenizer.decode(written, skip_special_tokens=False), written
 
+    def token_ids(self, text: str) -> NDArray[np.int64]:
+        """Token ids (1, S) of a text alone, without its prompt."""
+        return np.array([self._ids(text)], np.int64)
+
+    @property
+    def family(self) -> Family:
+        """The checkpoint's family."""
+        return self.checkpoint.family
+
+    def _head(self, states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.family.parts(self.model).head(states)
+        return logits
+
     def _prompt(self, role: str, query: str = "text") -> tuple[Segment, ...]:
-        tokenizer = self.checkpoint.tokenizer
-        return segments(self.checkpoint.settings.prompts[role], tokenizer, image_wrap(tokenizer), query)
+        template = self.checkpoint.settings.prompts[role]
+        return segments(template, self.checkpoint.tokenizer, query, self.family.around_image)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.checkpoint.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _inputs(
-        self, prompt: Sequence[Segment], images: Sequence[Image.Image], texts: Sequence[Sequence[int]]
-    ) -> torch.Tensor:
-        spec, image_token = self.checkpoint.image, self.checkpoint.config.image_token_id
-        ids = torch.tensor([fill_ids(prompt, image_token, spec.tokens, texts)])
-        inputs: torch.Tensor = self.model.get_input_embeddings()(ids)
-        if images:
-            stack = torch.from_numpy(np.stack([pixels(image, spec) for image in images]))
-            features = image_features(self.model, stack)
-            inputs[ids == image_token] = features.reshape(-1, features.shape[-1])
-        return inputs
+    def _picture(self, image: Image.Image) -> Picture:
+        return prepare_picture(image, self.checkpoint.image)
+
+    def _fill(
+        self, prompt: Sequence[Segment], pictures: Sequence[Picture], texts: Sequence[Sequence[int]]
+    ) -> list[int]:
+        token = self.family.image_token_id(self.checkpoint.config)
+        return fill_ids(prompt, token, [picture.layout for picture in pictures], texts)
 
     def _hidden(
-        self, prompt: Sequence[Segment], images: Sequence[Image.Image], texts: Sequence[Sequence[int]]
-    ) -> torch.Tensor:
-        inputs = self._inputs(prompt, images, texts)
-        hidden: torch.Tensor = self.model.model.text_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        return hidden
+        self, prompt: Sequence[Segment], images: Sequence[Image.Image], texts: Sequence[Sequence[int]],
+        tail: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        pictures = [self._picture(image) for image in images]
+        return self.family.hidden(self.model, torch.tensor([self._fill(prompt, pictures, texts)]), pictures, tail)
 
     def _pooled(
         self, prompt: Sequence[Segment], images: Sequence[Image.Image], texts: Sequence[Sequence[int]]
     ) -> Floats:
-        if self.queries is None:
-            pooled = self._hidden(prompt, images, texts)[0, -1]
-        else:
-            inputs = torch.cat([self._inputs(prompt, images, texts), torch.from_numpy(self.queries)[None]], dim=1)
-            hidden = self.model.model.text_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-            pooled = hidden[0, -len(self.queries) :].mean(0)
+        tail = None if self.queries is None else torch.from_numpy(self.queries)
+        hidden = self._hidden(prompt, images, texts, tail)[0]
+        pooled = hidden[-1] if tail is None else hidden[-len(tail) :].mean(0)
         row: Floats = torch.nn.functional.normalize(pooled.float(), dim=-1).numpy()
         return row
+
+
+@dataclass(frozen=True)
+class DualReference(Reference):
+    """A dual encoder: it embeds, and does nothing else."""
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """(N, dim) float32, L2-normalised; control tokens are the tokenizer's own."""
+        ids = [torch.from_numpy(self.token_ids(text)) for text in texts]
+        return np.concatenate([_unit(self.family.text_features(self.model, one)) for one in ids])
+
+    @torch.no_grad()
+    def embed_images(self, images: Sequence[Image.Image]) -> Floats:
+        """(N, dim) float32, L2-normalised; images are upright RGB."""
+        rows = [self.family.image_features(self.model, self._picture(image)) for image in images]
+        return np.concatenate([_unit(row) for row in rows])
+
+    def token_ids(self, text: str) -> NDArray[np.int64]:
+        """(1, S), control tokens and padding as the tokenizer and the family have them."""
+        spec = self.checkpoint.text_spec()
+        words = text.lower() if spec.lower_case else text
+        ids = list(self.checkpoint.tokenizer.encode(words, add_special_tokens=True).ids)
+        return np.array([ids + [spec.pad_id] * max(0, spec.pad_to - len(ids))], np.int64)
+
+
+def _unit(rows: torch.Tensor) -> Floats:
+    return np.asarray(torch.nn.functional.normalize(rows.float(), dim=-1).numpy())
+
+
+def reference(checkpoint: Checkpoint) -> Reference:
+    """A checkpoint as it is, as its family answers."""
+    return (DualReference if checkpoint.family.text else Reference)(checkpoint, checkpoint.model)
 
 
 def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) -> Reference:
@@ -116,8 +157,9 @@ def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) ->
     from edgegeo.models.adapters import is_queries, load_queries, merge_adapter
 
     if adapter is None:
-        return Reference(checkpoint, checkpoint.model)
+        return reference(checkpoint)
     folder = Path(adapter)
     if is_queries(folder):
-        return Reference(checkpoint, checkpoint.model, load_queries(folder, checkpoint.config.text_config.hidden_size))
-    return Reference(checkpoint, merge_adapter(checkpoint.model, folder).model)
+        hidden = checkpoint.config.get_text_config().hidden_size
+        return Reference(checkpoint, checkpoint.model, load_queries(folder, hidden))
+    return Reference(checkpoint, merge_adapter(checkpoint, folder).model)

@@ -1,0 +1,55 @@
+"""A checkpoint named by folder or by hub repository becomes a folder on disk."""
+
+import re
+from pathlib import Path
+
+from edgegeo.errors import CheckpointError
+
+_REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.onnx", "*.onnx_data")
+"""What is downloaded: never a pickle, never code."""
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.onnx", "*.onnx_data")
+
+
+def is_repository(source: str) -> bool:
+    """Whether a name can only be a hub repository: no folder, and no path either."""
+    named = _REPOSITORY.fullmatch(source)
+    return named is not None and not source.startswith((".", "/", "~")) and not Path(source).exists()
+
+
+def checkpoint_name(folder: Path) -> str:
+    """What a checkpoint is called: its folder, or the repository whose snapshot in the hub's cache it is."""
+    whole = folder.resolve()
+    home = whole.parent.parent.name
+    if whole.parent.name == "snapshots" and home.startswith("models--"):
+        return home.rpartition("--")[2]
+    return whole.name
+
+
+def find_checkpoint(source: str, weights: bool = True) -> Path:
+    """The folder of a checkpoint: `source` itself if it is one, else a Hugging Face repository, ORG/NAME[@REVISION].
+
+    The only call in edgegeo that opens a connection, and only for a name that is no folder; what was downloaded before
+    is found without one. `weights=False` leaves the weights where they are, for a look at the configuration.
+    CheckpointError for a name that is neither, or can't be had, with the remedy.
+    """
+    named = _REPOSITORY.fullmatch(source)
+    if named is None or not is_repository(source):
+        return Path(source).expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    name, revision = named["name"], named["revision"]
+    try:
+        left = None if weights else list(WEIGHTS)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES), ignore_patterns=left))
+    except GatedRepoError:
+        reason = "its owner asks for consent: accept the terms on the hub and run 'hf auth login'"
+    except RepositoryNotFoundError:
+        reason = "the hub has no such repository, or it is private: check the name, or run 'hf auth login'"
+    except HFValidationError:
+        reason = "that is no repository name: use ORG/NAME"
+    except (OSError, HfHubHTTPError) as error:  # offline, interrupted, disk full
+        text = " ".join(str(error).split())[:100]
+        reason = f"the hub can't be reached ({text}): download it first, or name a folder"
+    raise CheckpointError(f"no folder {source}, and {name} can't be downloaded: {reason}") from None
