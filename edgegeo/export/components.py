@@ -5,20 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgegeo.bundle import Component
-from edgegeo.export.graph import Graph, save
+from edgegeo.bundle import Component, ImageSpec
+from edgegeo.export.graph import Graph, weights_to
 from edgegeo.export.head import build_head
 from edgegeo.export.linear import Storage
-from edgegeo.export.source import Source, weights_hash
+from edgegeo.export.source import Source, base_tensors, weights_hash
+from edgegeo.export.text_encoder import build_text
 from edgegeo.export.trunk import build_trunk
 from edgegeo.export.vision import build_vision
-from edgegeo.recipe import Recipe
+from edgegeo.models.family import Family, Parts
+from edgegeo.recipe import DIALECTS, Recipe
 
-STEMS = {"vision": "vision_encoder", "trunk": "decoder_model_merged", "head": "lm_head"}
+STEMS = {"vision": "vision_encoder", "trunk": "decoder_model_merged", "head": "lm_head", "text": "text_model"}
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int4": "_q4"}
 """File names as in Hugging Face repositories of ONNX multimodal models."""
 
 KINDS_OF_ROLE = {"embed": ("vision", "trunk"), "rerank": ("vision", "trunk"), "generate": ("vision", "trunk", "head")}
+KINDS_OF_DUAL = {"embed": ("vision", "text")}
 
 Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
 """Component name -> layer name -> calibrated (low, high) of the layer's input."""
@@ -32,6 +35,14 @@ class Part:
     kind: str
     model: Any
     """The model whose weights it holds."""
+    family: Family
+    image: ImageSpec
+    """What the model sees of a picture."""
+
+    @property
+    def modules(self) -> Parts:
+        """The model's modules."""
+        return self.family.parts(self.model)
 
 
 @dataclass(frozen=True)
@@ -50,51 +61,65 @@ def layout(source: Source) -> Layout:
     parts: dict[str, Part] = {}
     by_weights: dict[tuple[str, str], str] = {}
     roles: dict[str, dict[str, str]] = {}
+    base = base_tensors(source.checkpoint.model)
+    kinds = KINDS_OF_DUAL if source.checkpoint.family.text else KINDS_OF_ROLE
     # The unadapted roles first, so that what an adapter left alone is found under its plain name.
     for role, one in sorted(source.roles.items(), key=lambda item: item[1].model is not source.checkpoint.model):
         roles[role] = {}
-        for kind in KINDS_OF_ROLE[role]:
-            key = (kind, weights_hash(module(kind, one.model)))
+        for kind in kinds[role]:
+            key = (kind, weights_hash(module(kind, source.checkpoint.family.parts(one.model)), base))
             if key not in by_weights:
                 name = f"{kind}_{role}" if any(p.kind == kind for p in parts.values()) else kind
                 by_weights[key] = name
-                parts[name] = Part(name, kind, one.model)
+                parts[name] = Part(name, kind, one.model, source.checkpoint.family, source.checkpoint.image)
             roles[role][kind] = by_weights[key]
     return Layout(parts, roles)
+
+
+def precision(kind: str, recipe: Recipe) -> str:
+    """Precision of a component; a dual encoder's text tower stands where others have their decoder."""
+    return str(getattr(recipe, "trunk" if kind == "text" else kind))
 
 
 def storage(kind: str, recipe: Recipe, ranges: Mapping[str, tuple[float, float]] | None = None) -> Storage:
     """How the matrices of a component of this kind are stored under a recipe."""
     return Storage(
-        precision=getattr(recipe, kind), block_size=recipe.block_size, accuracy_level=recipe.accuracy_level,
+        precision=precision(kind, recipe), block_size=recipe.block_size, accuracy_level=recipe.accuracy_level,
         ranges=ranges or {},
     )  # fmt: skip
 
 
-def build(part: Part, how: Storage) -> Graph:
-    """The graph of a part."""
+def build(part: Part, how: Storage, table: str = "fp32", dialect: str = "ort") -> Graph:
+    """The graph of a part; `table` is how a text tower stores its token embeddings."""
     if part.kind == "vision":
-        return build_vision(part.model.model, how)
+        return build_vision(part.family.vision, part.modules, part.model.config, part.image, how, dialect)
     if part.kind == "trunk":
-        return build_trunk(part.model.model.text_model, how)
-    return build_head(part.model.lm_head, how)
+        return build_trunk(part.modules.text, how, dialect)
+    if part.kind == "text":
+        return build_text(part.family.text, part.modules, how, table, dialect)
+    return build_head(part.modules.head, how, dialect)
 
 
 def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None) -> Component:
     """Build a part and save it under `folder`/onnx; returns its manifest entry."""
-    precision = getattr(recipe, part.kind)
+    stored = precision(part.kind, recipe)
     tail = part.name.removeprefix(part.kind)
-    file = f"onnx/{STEMS[part.kind]}{tail}{SUFFIXES[precision]}.onnx"
-    save(build(part, storage(part.kind, recipe, (ranges or {}).get(part.name))).model(), folder / file)
-    return Component(part.kind, file, precision)
+    file = f"onnx/{STEMS[part.kind]}{tail}{SUFFIXES[stored]}.onnx"
+    with weights_to(folder / file):
+        how = storage(part.kind, recipe, (ranges or {}).get(part.name))
+        graph = build(part, how, recipe.embeddings, DIALECTS[recipe.target])
+    graph.save(folder / file)
+    return Component(part.kind, file, stored, "image_embeds" if part.family.text and part.kind == "vision" else "")
 
 
-def module(kind: str, model: Any) -> Any:
+def module(kind: str, parts: Parts) -> Any:
     """The torch modules whose weights a component of this kind holds."""
     import torch
 
     if kind == "trunk":
-        return torch.nn.ModuleList([model.model.text_model.layers, model.model.text_model.norm])
+        return torch.nn.ModuleList([parts.text.layers, parts.text.norm])
     if kind == "head":
-        return model.lm_head
-    return torch.nn.ModuleList([model.model.vision_model, model.model.connector])
+        return parts.head
+    if kind == "text":
+        return torch.nn.ModuleList([part for part in (parts.text, parts.head) if part is not None])
+    return torch.nn.ModuleList([part for part in (parts.vision, parts.connector) if part is not None])

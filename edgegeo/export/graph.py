@@ -1,36 +1,79 @@
 """A thin ONNX graph builder: names, initialisers, nodes, and one place that saves.
 
-The `ort` dialect: opset 21 plus com.microsoft contrib operators, loadable by onnxruntime >= 1.23.
+Two dialects: `ort` is opset 21 plus com.microsoft contrib operators, loadable by onnxruntime >= 1.23; `trt` is
+opset 20 without contrib operators, 21 only where a 4-bit weight needs it, loadable by TensorRT >= 10.3.
+
+Large graphs never stand in memory: under `weights_to` an initialiser goes to the data file as it is added.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 MICROSOFT = "com.microsoft"
-OPSET = 21
-IR_VERSION = 10
+OPSETS = {"ort": 21, "trt": 20}
+IR_VERSIONS = {20: 9, 21: 10}
+"""The ONNX release of an opset reads up to this file version."""
 EXTERNAL_DATA_FROM_BYTES = 1 << 20
 """Graphs with more weight than this keep it in a `<file>_data` beside them, which onnxruntime maps into memory."""
+INLINE_BYTES = 1024
+"""Smaller initialisers (shapes, axes, scalars) stay in the graph itself."""
+PAGE, LINE = 4096, 64
+"""Offsets in the data file: weights of a mebibyte or more start on a page, the others on a cache line."""
+SLICE_BYTES = 64 << 20
+"""A weight that is no contiguous array is written in slices of about this size."""
 
 FLOAT = TensorProto.FLOAT
 INT64 = TensorProto.INT64
+INT4 = TensorProto.INT4
 
 Dims = Sequence[str | int]
+
+_TARGET: ContextVar[Path | None] = ContextVar("_TARGET", default=None)
+
+
+def array(tensor: Any) -> NDArray[np.float32]:
+    """A torch parameter as a float32 numpy array; float32 parameters are not copied, so don't write to it."""
+    return np.asarray(tensor.detach().float().cpu().numpy())
+
+
+@contextmanager
+def weights_to(file: Path) -> Iterator[None]:
+    """Graphs made inside keep no large weight in memory: each goes to `<file>_data` as it is added.
+
+    file: the graph's own file, for which `Graph.save` must be called. One graph at a time.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    token = _TARGET.set(file)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
 
 
 class Graph:
     """An ONNX graph under construction. Tensors are named by the caller; nodes are named after their first output."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, dialect: str = "ort") -> None:
+        if dialect not in OPSETS:
+            raise ValueError(f"unknown dialect {dialect!r}; use {' or '.join(OPSETS)}")
         self.name = name
+        self.dialect = dialect
+        self._opset = OPSETS[dialect]
         self._nodes: list[Any] = []
         self._weights: dict[str, Any] = {}
+        self._waiting: dict[str, NDArray[Any]] = {}
+        """Values that are not in the graph itself and not written yet."""
+        self._bytes = 0
+        self._target = _TARGET.get()
+        self._end: int | None = None
+        """Length of the data file; None before it is begun."""
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self.layer_inputs: dict[str, str] = {}
@@ -46,11 +89,13 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, kind, list(dims)))
 
     def weight(self, name: str, value: NDArray[Any]) -> str:
-        """Add an initialiser; the same name twice is a programming error, except for a known equal constant."""
-        if name in self._weights:
-            raise ValueError(f"initialiser {name!r} added twice")
-        self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
+        """Add an initialiser; the same name twice is a programming error. The value must not change afterwards."""
+        return self._add(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value)
+
+    def weight_int4(self, name: str, packed: NDArray[np.uint8], dims: Sequence[int]) -> str:
+        """Add a signed 4-bit initialiser of shape `dims`: two values a byte in row order, the first in the low half."""
+        self._opset = max(self._opset, 21)
+        return self._add(name, INT4, dims, packed)
 
     def integers(self, name: str, values: int | Sequence[int]) -> str:
         """An int64 constant, reused when it was added before."""
@@ -62,9 +107,23 @@ class Graph:
         self, operator: str, inputs: Sequence[str], outputs: str | Sequence[str], domain: str = "", **attributes: Any
     ) -> str:
         """Append a node; returns its first output. An empty string skips an optional input or output."""
+        if domain and self.dialect != "ort":
+            raise ValueError(f"{operator} of {domain} is not an operator of the {self.dialect} dialect")
         names = [outputs] if isinstance(outputs, str) else list(outputs)
         self._nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], domain=domain, **attributes))
         return names[0]
+
+    def branch(self, name: str, emit: Callable[[], str]) -> Any:
+        """A branch for an If node: the nodes that `emit` appends, ending in the float32 tensor it returns.
+
+        It sees every tensor of the graph around it, which also keeps its weights.
+        """
+        around, self._nodes = self._nodes, []
+        try:
+            result = emit()
+            return helper.make_graph(self._nodes, name, [], [helper.make_tensor_value_info(result, FLOAT, None)])
+        finally:
+            self._nodes = around
 
     def expose_layer_inputs(self) -> None:
         """Make the input of every linear layer an output as well, for calibration."""
@@ -74,18 +133,75 @@ class Graph:
                 self._outputs.append(helper.make_tensor_value_info(name, FLOAT, None))
 
     def model(self) -> Any:
-        """The finished ModelProto, without machine, date or tool stamps, so that equal input gives equal bytes."""
+        """The finished ModelProto with all weights in it, for graphs that were not made under `weights_to`."""
+        if self._end is not None:
+            raise ValueError(f"the weights of {self.name} are in a file; use save()")
+        for name, value in self._waiting.items():
+            self._weights[name].raw_data = value.tobytes()
+        return self._proto()
+
+    def save(self, file: Path) -> None:
+        """Write the graph; its weights go to `<file>_data` when they are large. OSError from the disk passes through.
+
+        Equal graphs give equal bytes. Only the data file may pass protobuf's limit of 2 GB.
+        """
+        if self._target not in (None, file):
+            raise ValueError(f"{self.name} was begun for {self._target}, not for {file}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if self._end is None and self._bytes < EXTERNAL_DATA_FROM_BYTES:
+            file.write_bytes(self.model().SerializeToString(deterministic=True))
+            return
+        self._target = file
+        self._write_waiting()
+        file.write_bytes(self._proto().SerializeToString(deterministic=True))
+
+    def _add(self, name: str, kind: int, dims: Sequence[int], value: NDArray[Any]) -> str:
+        if name in self._weights:
+            raise ValueError(f"initialiser {name!r} added twice")
+        if value.nbytes < INLINE_BYTES:
+            proto = TensorProto(name=name, data_type=kind, dims=dims, raw_data=value.tobytes())
+        else:
+            proto = TensorProto(name=name, data_type=kind, dims=dims)
+            self._waiting[name] = value
+        self._weights[name] = proto
+        self._bytes += value.nbytes
+        if self._target is not None and self._bytes >= EXTERNAL_DATA_FROM_BYTES:
+            self._write_waiting()
+        return name
+
+    def _write_waiting(self) -> None:
+        """Append what waits to the data file and let go of it."""
+        assert self._target is not None
+        data = self._target.with_name(f"{self._target.name}_data")
+        with data.open("wb" if self._end is None else "ab") as stream:
+            self._end = self._end or 0
+            for name, value in self._waiting.items():
+                start = -(-self._end // (step := PAGE if value.nbytes >= 1 << 20 else LINE)) * step
+                stream.write(bytes(start - self._end))
+                for piece in _pieces(value):
+                    stream.write(piece)
+                self._end = start + value.nbytes
+                proto = self._weights[name]
+                proto.data_location = TensorProto.EXTERNAL
+                for key, entry in (("location", data.name), ("offset", start), ("length", value.nbytes)):
+                    proto.external_data.add(key=key, value=str(entry))
+        self._waiting.clear()
+
+    def _proto(self) -> Any:
+        """Without machine, date or tool stamps."""
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, list(self._weights.values()))
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgegeo")
+        opsets = [helper.make_opsetid("", self._opset)]
+        if self.dialect == "ort":
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        version = IR_VERSIONS[self._opset]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="edgegeo")
 
 
-def save(model: Any, file: Path) -> None:
-    """Write a model; its weights go to `<file>_data` when they are large. OSError from the disk passes through."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if sum(len(w.raw_data) for w in model.graph.initializer) < EXTERNAL_DATA_FROM_BYTES:
-        file.write_bytes(model.SerializeToString(deterministic=True))
+def _pieces(value: NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of an array in row order, without a second copy of the whole."""
+    if value.flags.c_contiguous:
+        yield value.reshape(-1).view(np.uint8).data
         return
-    onnx.save_model(
-        model, str(file), save_as_external_data=True, all_tensors_to_one_file=True, location=f"{file.name}_data"
-    )
+    step = max(1, SLICE_BYTES * len(value) // value.nbytes)
+    for start in range(0, len(value), step):
+        yield np.ascontiguousarray(value[start : start + step]).reshape(-1).view(np.uint8).data

@@ -1,4 +1,6 @@
-"""How a matrix is stored and multiplied: one operator choice per precision, for onnxruntime on CPU.
+"""How a matrix is stored and multiplied: one operator choice per precision and dialect.
+
+For onnxruntime on CPU (dialect "ort"):
 
 | precision | stored as | multiplied by |
 |---|---|---|
@@ -10,10 +12,24 @@
 
 Activations are uint8 and weights int8 because x86 has VNNI kernels for just that pair: signed activations
 run 10 times slower there (measured on onnxruntime 1.31). Weights stay within +-127 and symmetric.
+
+For TensorRT (dialect "trt"), where everything is explicit, symmetric and standard:
+
+| precision | stored as | multiplied by |
+|---|---|---|
+| fp32 | float32 | MatMul |
+| fp16 | float16 | Cast, MatMul, Cast: the product itself is fp16 |
+| int8 | int8, one scale a column | DequantizeLinear(axis=1), MatMul; with a calibrated range Q/DQ just before it |
+| int4 | INT4 (K, N), one scale a block of 64 or 128 along K | DequantizeLinear(axis=0), MatMul |
+
+TensorRT keeps 4 bits only where N is even and blocks divide K; other matrices take int8 there.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +37,13 @@ from numpy.typing import NDArray
 from edgegeo.export.graph import MICROSOFT, Graph
 
 Array = NDArray[np.float32]
+
+SHRINKS = np.arange(1.0, 0.74, -0.02, dtype=np.float32)
+"""A 4-bit block tries its full range and these shares of it."""
+SLICE = 1 << 16
+"""Numbers that one thread quantises at a time: small enough for its cache, so time and memory stay bounded."""
+TRT_BLOCKS = (64, 128)
+"""Sizes of 4-bit blocks that TensorRT multiplies."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +54,8 @@ class Storage:
     block_size: int = 32
     accuracy_level: int = 4
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """int8 only: calibrated (low, high) of a layer's input by layer name; a layer without one is dynamic."""
+    """int8 only: calibrated (low, high) of a layer's input by layer name; a layer without one is dynamic in the ort
+    dialect and has quantised weights only in the trt dialect."""
     exempt: frozenset[str] = frozenset()
     """Layers that stay fp32 whatever the precision."""
 
@@ -39,11 +63,14 @@ class Storage:
 def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage) -> str:
     """Emit y = x W + b and return y's name.
 
-    weight (K, N) float32, bias (N,) or None; x (..., K) float32. Weight tensors are named `<name>.weight*`.
+    weight (K, N) float32 in any memory layout, bias (N,) or None; x (..., K) float32. Weight tensors are named
+    `<name>.weight*`. ValueError for block sizes the dialect has no kernel for, and for values beyond float16 in fp16.
     """
-    weight = np.ascontiguousarray(weight, np.float32)
+    weight = np.asarray(weight, np.float32)
     graph.layer_inputs[name] = x
     precision = "fp32" if name in storage.exempt else storage.precision
+    if graph.dialect == "trt":
+        return _explicit(graph, x, weight, bias, name, storage, precision)
     if precision == "int8":
         return _int8(graph, x, weight, bias, name, storage.ranges.get(name))
     if precision == "int4":
@@ -53,24 +80,30 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
         matrix = graph.node("Cast", [stored], f"{name}.weight", to=1)
     else:
         matrix = graph.weight(f"{name}.weight", weight)
-    if bias is None:
-        return graph.node("MatMul", [x, matrix], name)
-    product = graph.node("MatMul", [x, matrix], f"{name}.product")
-    return graph.node("Add", [product, graph.weight(f"{name}.bias", bias)], name)
+    return _product(graph, x, matrix, bias, name)
 
 
 def to_half(weight: Array, name: str) -> NDArray[np.float16]:
     """float16 copy; ValueError where a value would become infinite, which would silently ruin the model."""
-    if float(np.abs(weight).max(initial=0.0)) > float(np.finfo(np.float16).max):
+    low, high = float(weight.min(initial=0.0)), float(weight.max(initial=0.0))
+    if not max(-low, high) <= float(np.finfo(np.float16).max):
         raise ValueError(f"{name} holds values beyond float16; keep this component in fp32")
     return weight.astype(np.float16)
 
 
 def quantise_columns(weight: Array) -> tuple[NDArray[np.int8], Array]:
     """Symmetric int8 with one scale per output column: (K, N) -> int8 (K, N), scale (N,) float32."""
-    scale = np.abs(weight).max(axis=0) / 127.0
-    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
-    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+    k, n = weight.shape
+    codes, scale = np.empty((k, n), np.int8), np.empty(n, np.float32)
+
+    def work(a: int, b: int) -> None:
+        part = weight[:, a:b]
+        peak = np.abs(part).max(axis=0) / np.float32(127.0)
+        scale[a:b] = np.where(peak > 0, peak, np.float32(1.0))
+        codes[:, a:b] = np.clip(np.rint(part / scale[a:b]), -127, 127)
+
+    _in_slices(work, n, k)
+    return codes, scale
 
 
 def quantise_blocks(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], Array]:
@@ -82,19 +115,115 @@ def quantise_blocks(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], 
     """
     k, n = weight.shape
     blocks = -(-k // block_size)
-    padded = np.zeros((n, blocks * block_size), np.float32)
-    padded[:, :k] = weight.T
-    cells = padded.reshape(n, blocks, block_size)
-    peak = np.take_along_axis(cells, np.abs(cells).argmax(-1, keepdims=True), -1)
-    best = np.full((n, blocks, 1), np.inf, np.float32)
-    scale = np.ones((n, blocks, 1), np.float32)
-    for shrink in np.arange(1.0, 0.74, -0.02, dtype=np.float32):
-        trial = np.where(peak == 0, 1.0, peak * shrink / -8.0).astype(np.float32)
-        error = ((np.clip(np.rint(cells / trial), -8, 7) * trial - cells) ** 2).sum(-1, keepdims=True)
-        scale, best = np.where(error < best, trial, scale), np.minimum(error, best)
-    codes = (np.clip(np.rint(cells / scale), -8, 7) + 8).astype(np.uint8)
-    packed: NDArray[np.uint8] = np.bitwise_or(codes[..., 0::2], codes[..., 1::2] << np.uint8(4), dtype=np.uint8)
-    return packed, np.asarray(scale[..., 0], np.float32)
+    packed = np.empty((n, blocks, block_size // 2), np.uint8)
+    scales = np.empty((n, blocks), np.float32)
+
+    def work(a: int, b: int) -> None:
+        codes, scale = _fit(_cells(weight[:, a:b], block_size))
+        shifted = (codes + np.float32(8)).astype(np.uint8).reshape(block_size, blocks, b - a)
+        packed[a:b] = (shifted[0::2] | (shifted[1::2] << np.uint8(4))).transpose(2, 1, 0)
+        scales[a:b] = scale.reshape(blocks, b - a).T
+
+    _in_slices(work, n, k)
+    return packed, scales
+
+
+def as_stored(rows: Array, precision: str, block_size: int) -> Array:
+    """Output rows (N, K) of a matrix as they come back from storage at a precision, float32 again.
+
+    For what is taken out of a quantised matrix: it must say what the matrix says.
+    """
+    weight = np.ascontiguousarray(rows.T)
+    if precision == "int8":
+        columns, scale = quantise_columns(weight)
+        return np.ascontiguousarray((columns * scale).T, np.float32)
+    if precision == "int4":
+        packed, scales = quantise_blocks(weight, block_size)
+        codes = np.stack([packed & 15, packed >> 4], axis=-1).astype(np.float32) - 8
+        cells = codes.reshape(*packed.shape[:2], block_size) * scales[..., None]
+        return np.ascontiguousarray(cells.reshape(len(rows), -1)[:, : rows.shape[1]], np.float32)
+    return rows.astype(np.float16).astype(np.float32) if precision == "fp16" else rows
+
+
+def quantise_grid(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], Array]:
+    """The same blocks as `quantise_blocks`, as ONNX's INT4 stores them.
+
+    weight (K, N), N even, block_size dividing K -> codes (K, N/2) uint8, two signed values a byte, the first in the
+    low half; scales (K/block, N) float32, zero point 0.
+    """
+    k, n = weight.shape
+    packed = np.empty((k, n // 2), np.uint8)
+    scales = np.empty((k // block_size, n), np.float32)
+
+    def work(a: int, b: int) -> None:
+        codes, scale = _fit(_cells(weight[:, a:b], block_size))
+        rows = codes.reshape(block_size, k // block_size, b - a).transpose(1, 0, 2).reshape(k, b - a)
+        nibbles = rows.astype(np.int8).view(np.uint8) & np.uint8(15)
+        packed[:, a // 2 : b // 2] = nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
+        scales[:, a:b] = scale.reshape(k // block_size, b - a)
+
+    _in_slices(work, n, k)
+    return packed, scales
+
+
+def _cells(part: Array, block_size: int) -> Array:
+    """(K, C) -> (block, K/block * C): a column is one block, so that every step runs along long rows."""
+    k, c = part.shape
+    blocks = -(-k // block_size)
+    cells = np.zeros((block_size, blocks, c), np.float32)
+    whole = k // block_size
+    cells[:, :whole] = part[: whole * block_size].reshape(whole, block_size, c).transpose(1, 0, 2)
+    if whole < blocks:
+        cells[: k - whole * block_size, whole] = part[whole * block_size :]
+    return cells.reshape(block_size, -1)
+
+
+def _fit(cells: Array) -> tuple[Array, Array]:
+    """Codes -8..7 (block, M) as float32 and scales (M,) of cells (block, M), with the least squared error tried."""
+    low, high = cells.min(axis=0), cells.max(axis=0)
+    peak = np.where(high > -low, high, low)
+    scale = np.ones_like(peak)
+    best = np.full_like(peak, np.inf)
+    work, trial = np.empty_like(cells), np.empty_like(peak)
+    for shrink in SHRINKS:
+        np.copyto(trial, np.where(peak == 0, np.float32(1.0), peak * shrink / np.float32(-8.0)))
+        _round(cells, trial, work)
+        np.multiply(work, trial, out=work)
+        np.subtract(work, cells, out=work)
+        np.square(work, out=work)
+        error = work.sum(axis=0)
+        better = error < best
+        np.copyto(scale, trial, where=better)
+        np.copyto(best, error, where=better)
+    _round(cells, scale, work)
+    return work, scale
+
+
+def _round(cells: Array, scale: Array, out: Array) -> None:
+    np.divide(cells, scale, out=out)
+    np.rint(out, out=out)
+    np.maximum(out, np.float32(-8), out=out)
+    np.minimum(out, np.float32(7), out=out)
+
+
+def _in_slices(work: Callable[[int, int], None], columns: int, rows: int) -> None:
+    """Call work(first, past) for even slices of the columns, on every core; numpy lets go of the interpreter."""
+    step = max(2, SLICE // max(rows, 1) // 2 * 2)
+    pieces: Iterator[tuple[int, int]] = ((a, min(a + step, columns)) for a in range(0, columns, step))
+    if columns <= step:
+        work(0, columns)
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(cores, 8)) as pool:
+        for _ in pool.map(lambda piece: work(*piece), pieces):
+            pass
+
+
+def _product(graph: Graph, x: str, matrix: str, bias: Array | None, name: str) -> str:
+    if bias is None:
+        return graph.node("MatMul", [x, matrix], name)
+    product = graph.node("MatMul", [x, matrix], f"{name}.product")
+    return graph.node("Add", [product, graph.weight(f"{name}.bias", bias)], name)
 
 
 def _int8(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, span: tuple[float, float] | None) -> str:
@@ -102,8 +231,8 @@ def _int8(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, sp
     matrix = graph.weight(f"{name}.weight_int8", codes)
     scales = graph.weight(f"{name}.weight_scale", scale)
     added = graph.weight(f"{name}.bias", bias) if bias is not None else ""
+    tail = ["", added] if added else []
     if span is None:
-        tail = ["", added] if added else []
         return graph.node("DynamicQuantizeMatMul", [x, matrix, scales, *tail], name, MICROSOFT)
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     step = max((high - low) / 255.0, 1e-12)
@@ -111,7 +240,6 @@ def _int8(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, sp
     a_scale = graph.weight(f"{name}.input_scale", np.array(step, np.float32))
     a_zero = graph.weight(f"{name}.input_zero_point", np.array(zero, np.uint8))
     quantised = graph.node("QuantizeLinear", [x, a_scale, a_zero], f"{name}.input_uint8")
-    tail = ["", added] if added else []
     return graph.node("MatMulIntegerToFloat", [quantised, matrix, a_scale, scales, a_zero, *tail], name, MICROSOFT)
 
 
@@ -125,3 +253,40 @@ def _int4(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, st
         "MatMulNBits", inputs, name, MICROSOFT,
         K=k, N=n, bits=4, block_size=storage.block_size, accuracy_level=storage.accuracy_level,
     )  # fmt: skip
+
+
+def _explicit(
+    graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage, precision: str
+) -> str:
+    """The trt dialect."""
+    k, n = weight.shape
+    if precision == "fp32":
+        return _product(graph, x, graph.weight(f"{name}.weight", weight), bias, name)
+    if precision == "fp16":
+        half = graph.node("Cast", [x], f"{name}.input_fp16", to=10)
+        matrix = graph.weight(f"{name}.weight_fp16", to_half(weight, name))
+        product = graph.node("MatMul", [half, matrix], f"{name}.product_fp16")
+        wide = graph.node("Cast", [product], name if bias is None else f"{name}.product", to=1)
+        return wide if bias is None else graph.node("Add", [wide, graph.weight(f"{name}.bias", bias)], name)
+    if precision == "int4" and storage.block_size not in TRT_BLOCKS:
+        raise ValueError(f"TensorRT multiplies 4-bit blocks of 64 or 128, not {storage.block_size}; set block_size")
+    if precision == "int4" and k % storage.block_size == 0 and n % 2 == 0:
+        packed, scale = quantise_grid(weight, storage.block_size)
+        inputs = [graph.weight_int4(f"{name}.weight_int4", packed, (k, n)), graph.weight(f"{name}.weight_scale", scale)]
+        attributes: dict[str, Any] = {"axis": 0, "block_size": storage.block_size}
+    else:
+        codes, column_scale = quantise_columns(weight)
+        inputs = [graph.weight(f"{name}.weight_int8", codes), graph.weight(f"{name}.weight_scale", column_scale)]
+        attributes = {"axis": 1}
+        if precision == "int8" and name in storage.ranges:
+            x = _symmetric(graph, x, name, storage.ranges[name])
+    return _product(graph, x, graph.node("DequantizeLinear", inputs, f"{name}.weight", **attributes), bias, name)
+
+
+def _symmetric(graph: Graph, x: str, name: str, span: tuple[float, float]) -> str:
+    """Symmetric int8 Q/DQ of an activation, one scale for the tensor."""
+    step = max(abs(span[0]), abs(span[1]), 127e-12) / 127.0
+    scale = graph.weight(f"{name}.input_scale", np.array(step, np.float32))
+    zero = graph.weight(f"{name}.input_zero_point", np.array(0, np.int8))
+    quantised = graph.node("QuantizeLinear", [x, scale, zero], f"{name}.input_int8")
+    return graph.node("DequantizeLinear", [quantised, scale, zero], f"{name}.input")

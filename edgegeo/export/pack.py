@@ -25,12 +25,15 @@ from edgegeo.bundle import (
 )
 from edgegeo.errors import CheckpointError
 from edgegeo.export.components import Layout
+from edgegeo.export.grammar import GRAMMAR_NAME, write_grammar
+from edgegeo.export.graph import array
 from edgegeo.export.linear import to_half
 from edgegeo.export.source import Source
-from edgegeo.export.trunk import array, trunk_shape
+from edgegeo.export.trunk import trunk_shape
 from edgegeo.models.checkpoint import Checkpoint
-from edgegeo.models.prompts import image_wrap, segments, word_ids
-from edgegeo.recipe import Recipe
+from edgegeo.models.family import TextSpec
+from edgegeo.models.prompts import segments, word_ids
+from edgegeo.recipe import DIALECTS, Recipe
 
 HF_FILES = (
     "config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "tokenizer.json",
@@ -38,22 +41,45 @@ HF_FILES = (
 )  # fmt: skip
 MAX_TEXT_TOKENS = 300
 """Longest text of an embedding (NGCG-MLLM, arXiv 2604.10721), where the model has room for it."""
+TABLE_ROWS = 8192
+"""Rows of the token table that are converted at a time."""
 TOOLS = ("edgegeo", "torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
 
 
 def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
-    """Write the token-embedding table, the yes/no rows and the latent queries."""
-    table = array(source.checkpoint.model.get_input_embeddings().weight)
+    """Write the token-embedding table, the yes/no rows, the grammar, the latent queries; a dual encoder has none."""
+    if source.checkpoint.family.text:
+        return
+    family, table = source.checkpoint.family, source.checkpoint.model.get_input_embeddings().weight
     for role, one in source.roles.items():
-        if not np.array_equal(array(one.model.get_input_embeddings().weight), table):
+        own = one.model.get_input_embeddings().weight
+        if own is not table and not np.array_equal(array(own), array(table)):
             raise CheckpointError(f"the adapter of role '{role}' changes the token embeddings; retrain it without them")
-    np.save(folder / "embed_tokens.npy", to_half(table, "embed_tokens") if recipe.embeddings == "fp16" else table)
+    scale = np.float32(family.embedding_scale(source.checkpoint.model))
+    _write_table(folder / "embed_tokens.npy", table, scale, recipe.embeddings == "fp16")
     if "rerank" in source.roles:
         yes, no = answer_ids(source.checkpoint)
-        np.save(folder / "head_rows.npy", array(source.roles["rerank"].model.lm_head.weight)[[*yes, *no]])
+        head = family.parts(source.roles["rerank"].model).head
+        np.save(folder / "head_rows.npy", array(head.weight[[*yes, *no]]))
+    if "generate" in source.roles:
+        head = family.parts(source.roles["generate"].model).head
+        checkpoint = source.checkpoint
+        write_grammar(checkpoint.tokenizer, head, checkpoint.settings.answer, folder, recipe.head, recipe.block_size)
     queries = source.roles["embed"].reference.queries if "embed" in source.roles else None
     if queries is not None:
         np.save(folder / "queries.npy", np.asarray(queries, np.float32))
+
+
+def _write_table(file: Path, table: Any, scale: np.float32, half: bool) -> None:
+    """What np.save writes of the scaled table (V, H), in slices: it is the largest matrix of most models."""
+    kind = np.dtype(np.float16 if half else np.float32)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(table.shape)}
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(table), TABLE_ROWS):
+            rows = array(table[start : start + TABLE_ROWS])
+            rows = rows if scale == 1.0 else rows * scale
+            stream.write(np.ascontiguousarray(to_half(rows, "embed_tokens") if half else rows).data)
 
 
 def answer_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -76,39 +102,43 @@ def manifest(
     source: Source, recipe: Recipe, plan: Layout, components: dict[str, Component], calibration: dict[str, Any]
 ) -> Manifest:
     """The manifest, still without accuracy card and file list."""
+    dual = bool(source.checkpoint.family.text)
     return Manifest(
-        schema=SCHEMA_VERSION, name=f"{source.name}-{recipe.name}", family=source.checkpoint.family, dialect="ort",
+        schema=SCHEMA_VERSION, name=f"{source.name}-{recipe.name}", family=source.checkpoint.family.name,
+        dialect=DIALECTS[recipe.target],
         target=recipe.target, components=dict(sorted(components.items())), image=source.checkpoint.image,
-        trunk=trunk_spec(source), roles=roles(source, plan), tokenizer="tokenizer.json",
-        embed_tokens="embed_tokens.npy", golden="golden.npz", accuracy={}, calibration=calibration,
+        trunk=None if dual else trunk_spec(source),
+        roles=dual_roles(source, plan) if dual else roles(source, plan),
+        tokenizer="tokenizer.json",
+        embed_tokens=None if dual else "embed_tokens.npy", golden="golden.npz", accuracy={}, calibration=calibration,
         source=source.facts, tools=tool_versions(),
     )  # fmt: skip
 
 
 def trunk_spec(source: Source) -> TrunkSpec:
     """Shape of the decoder, from the checkpoint's configuration."""
-    config = source.checkpoint.config.text_config
+    config = source.checkpoint.config.get_text_config()
     shape = trunk_shape(config)
     return TrunkSpec(
         shape.layers, shape.kv_heads, shape.head_dim, shape.hidden,
         source.checkpoint.model.get_input_embeddings().weight.shape[0], shape.max_positions,
+        shape.rope, shape.blocks,
     )  # fmt: skip
 
 
 def roles(source: Source, plan: Layout) -> Roles:
     """Roles with their prompts frozen."""
     checkpoint = source.checkpoint
-    wrap = image_wrap(checkpoint.tokenizer)
 
     def frozen(name: str, query: str = "text") -> tuple[Segment, ...]:
-        return segments(checkpoint.settings.prompts[name], checkpoint.tokenizer, wrap, query)
+        return segments(checkpoint.settings.prompts[name], checkpoint.tokenizer, query, checkpoint.family.around_image)
 
     embed = rerank = generate = None
     if "embed" in source.roles:
         embed = _embed_role(source, plan.roles["embed"], frozen("embed_text"), frozen("embed_image"))
     if "rerank" in source.roles:
         yes, no = answer_ids(checkpoint)
-        bias = source.roles["rerank"].model.lm_head.bias
+        bias = checkpoint.family.parts(source.roles["rerank"].model).head.bias
         rerank = RerankRole(
             vision=plan.roles["rerank"]["vision"], trunk=plan.roles["rerank"]["trunk"],
             image_prompt=frozen("rerank", "image"), text_prompt=frozen("rerank", "text"), yes_ids=yes, no_ids=no,
@@ -119,14 +149,34 @@ def roles(source: Source, plan: Layout) -> Roles:
         generate = GenerateRole(
             vision=parts["vision"], trunk=parts["trunk"], head=parts["head"], prompt=frozen("generate"),
             stop_ids=checkpoint.stop_ids, max_new_tokens=checkpoint.settings.max_new_tokens,
+            grammar=GRAMMAR_NAME,
+            phrasings=tuple(
+                segments(one, checkpoint.tokenizer, around=checkpoint.family.around_image)
+                for one in checkpoint.settings.phrasings
+            ),
         )  # fmt: skip
     return Roles(embed, rerank, generate)
+
+
+def dual_roles(source: Source, plan: Layout) -> Roles:
+    """The one role of a dual encoder."""
+    return Roles(embed=dual_role(source.checkpoint.text_spec(), **plan.roles["embed"]))
+
+
+def dual_role(spec: TextSpec, vision: str, text: str) -> EmbedRole:
+    """Embedding by two towers: the text's control tokens frozen, the picture as it is. vision, text: components."""
+    around = [(Segment(ids=ids),) if ids else () for ids in (spec.before, spec.after)]
+    return EmbedRole(
+        vision=vision, trunk=text, text_prompt=(*around[0], Segment(text=0), *around[1]),
+        image_prompt=(Segment(image=0),), pooling="dual", dim=spec.dim, max_text_tokens=spec.longest,
+        pad_id=spec.pad_id, pad_to=spec.pad_to, lower_case=spec.lower_case,
+    )  # fmt: skip
 
 
 def _embed_role(
     source: Source, parts: dict[str, str], text: tuple[Segment, ...], image: tuple[Segment, ...]
 ) -> EmbedRole:
-    shape = trunk_shape(source.checkpoint.config.text_config)
+    shape = trunk_shape(source.checkpoint.config.get_text_config())
     rows = source.roles["embed"].reference.queries
     queries = 0 if rows is None else len(rows)
     room = shape.max_positions - queries - sum(len(s.ids or ()) for s in text)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from edgegeo.export.components import layout, module
+from edgegeo.export.components import layout, module, precision
 from edgegeo.export.source import Source
 from edgegeo.recipe import Recipe
 
@@ -28,17 +28,19 @@ def plan(source: Source, recipe: Recipe) -> tuple[Planned, ...]:
     parts = layout(source)
     out = []
     for name, part in parts.parts.items():
-        precision = getattr(recipe, part.kind)
+        stored = precision(part.kind, recipe)
         roles = tuple(role for role, kinds in parts.roles.items() if name in kinds.values())
-        size = _bytes(module(part.kind, part.model), precision, recipe.block_size)
-        out.append(Planned(name, part.kind, precision, roles, size / 2**20))
+        size = stored_bytes(module(part.kind, part.modules), stored, recipe.block_size)
+        out.append(Planned(name, part.kind, stored, roles, size / 2**20))
+    if source.checkpoint.family.text:
+        return tuple(out)  # the text tower holds the table
     table = source.checkpoint.model.get_input_embeddings().weight
     size = table.numel() * BYTES[recipe.embeddings]
     out.append(Planned("embed_tokens", "table", recipe.embeddings, tuple(parts.roles), size / 2**20))
     return tuple(out)
 
 
-def _bytes(part: Any, precision: str, block: int) -> float:
+def stored_bytes(part: Any, precision: str, block: int) -> float:
     """Matrices at their precision with their scales, everything else as float32."""
     import torch
 

@@ -7,6 +7,7 @@ from typing import Any
 from edgegeo.bundle import Bundle
 from edgegeo.evaluate.bootstrap import Metric
 from edgegeo.evaluate.card import Scores, difference, plain
+from edgegeo.export.costs import Costs
 from edgegeo.export.parity import Stage
 from edgegeo.measure import Latency
 
@@ -16,12 +17,12 @@ class ReportRow:
     """One line of the table. `before` is the fp32 bundle of the same checkpoint; None where there is none."""
 
     section: str
-    """"size", "parity", "accuracy" or "latency"."""
+    """"size", "parity", "accuracy", "latency", or of the export itself "time" and "memory"."""
     name: str
     value: float
     before: float | None
     unit: str
-    """"MB", "cosine", "equal", "nats", "grey levels", "share", "km" or "ms"."""
+    """"MB", "cosine", "equal", "nats", "grey levels", "share", "km", "ms" or "s"."""
     low: float | None = None
     high: float | None = None
     """95 % interval of `value`; for parity the limit it was held to; for latency `high` is the 90th percentile."""
@@ -42,6 +43,12 @@ class ExportReport:
     merge_differences: dict[str, float]
     """Role -> largest difference of the merged adapter from the attached one."""
     rows: tuple[ReportRow, ...]
+    notes: tuple[str, ...] = ()
+    """What no number says."""
+    preview: dict[str, Any] | None = None
+    """What was estimated before it started."""
+    peak_mb: float = 0.0
+    """Largest resident memory of the process during the export, files mapped into memory included (2**20 bytes)."""
 
     def to_dict(self) -> dict[str, Any]:
         """For --json; what is not finite (a median without answers) becomes None."""
@@ -109,6 +116,12 @@ def latency_rows(after: dict[str, Latency], before: dict[str, Latency]) -> list[
         old = before[job].p50_ms if job in before else None
         rows.append(ReportRow("latency", job, took.p50_ms, old, "ms", high=took.p90_ms))
     return rows
+
+
+def cost_rows(costs: Costs) -> list[ReportRow]:
+    """Seconds and peak memory of each stage of the export."""
+    rows = [ReportRow("time", cost.stage, cost.seconds, None, "s") for cost in costs.rows]
+    return rows + [ReportRow("memory", cost.stage, cost.peak_mb, None, "MB") for cost in costs.rows]
 
 
 def accuracy_card(after: Scores | None, before: Scores | None) -> dict[str, Any]:

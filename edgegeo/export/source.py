@@ -1,17 +1,19 @@
 """What an export starts from: a checkpoint, and for each role the model with its adapter merged in."""
 
 import hashlib
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import sha256_of
 from edgegeo.errors import CheckpointError, InputError, VerificationError
-from edgegeo.models.adapters import is_queries, load_queries, merge_adapter
+from edgegeo.models.adapters import Folded, is_queries, load_queries, merge_adapter
 from edgegeo.models.checkpoint import ADAPTERS, Checkpoint, load_checkpoint
-from edgegeo.models.reference import Reference
+from edgegeo.models.hub import checkpoint_name
+from edgegeo.models.reference import Reference, reference
+from edgegeo.models.weights import is_lean
+from edgegeo.recipe import TokenBudget
 
 ROLES = ("embed", "rerank", "generate")
 RETRIEVERS = {"lora": "retriever-lora", "slq": "retriever-slq"}
@@ -25,16 +27,20 @@ class RoleSource:
     """What plays one role."""
 
     reference: Reference
-    """The torch model, merged, and its latent queries if it has some; export verifies against it."""
+    """The torch model and its latent queries if it has some; export verifies against it. An adapter is merged into
+    it, or attached as PEFT runs it where the model is too large for float32 copies of its matrices."""
     adapter: str | None = None
     """Name of the adapter; None for the base as it is."""
     merge_difference: float | None = None
     """Largest difference of the merged model's hidden states from the attached adapter's: the proof of the merge."""
 
+    folded: Any = None
+    """The model whose merged matrices are written, where `reference` has the adapter attached."""
+
     @property
     def model(self) -> Any:
-        """SmolVLMForConditionalGeneration; the checkpoint's own where nothing is merged."""
-        return self.reference.model
+        """The model whose weights are written; the checkpoint's own where nothing is merged."""
+        return self.reference.model if self.folded is None else self.folded
 
 
 @dataclass(frozen=True)
@@ -49,36 +55,61 @@ class Source:
     @property
     def name(self) -> str:
         """The checkpoint folder's name."""
-        return self.checkpoint.path.resolve().name
+        return checkpoint_name(self.checkpoint.path)
 
 
 def open_source(
-    path: Path | None = None, adapters: Mapping[str, Path] | None = None, method: str | None = None
-) -> Source:
+    path: Path | None = None, adapters: Mapping[str, Path] | None = None, method: str | None = None,
+    budget: TokenBudget | None = None,
+) -> Source:  # fmt: skip
     """Load a checkpoint (None: the packaged model) with one adapter a role.
 
     adapters: role -> PEFT or SLQ folder, instead of the checkpoint's own choice; method "lora" or "slq" names the
-    checkpoint's own retriever. Raises CheckpointError for a checkpoint or adapter that can't be used or does nothing,
-    VerificationError where merging changes what an adapter computes.
+    checkpoint's own retriever; budget: how much of a picture the model sees. Raises CheckpointError for a checkpoint,
+    adapter or budget that can't be used, or an adapter that does nothing; VerificationError where merging changes what
+    an adapter computes.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, budget)
     roles, facts = {}, {}
-    for role in ROLES:
+    if unknown := sorted(set(adapters or {}) - set(checkpoint.family.roles)):
+        raise InputError(f"{checkpoint.path} is a dual encoder, which only embeds: it can't take the role {unknown[0]}")
+    for role in checkpoint.family.roles:
         folder = _adapter_folder(checkpoint, role, adapters or {}, method)
         roles[role] = _role(checkpoint, folder, role)
         facts[role] = None if folder is None else {"name": folder.name, "files": _hashes(folder)}
-    named = {"checkpoint": checkpoint.path.resolve().name, "files": _hashes(checkpoint.path), "adapters": facts}
+    named = {"checkpoint": checkpoint_name(checkpoint.path), "files": _hashes(checkpoint.path), "adapters": facts}
     return Source(checkpoint, roles, named | {"planet_seed": checkpoint.settings.planet_seed})
 
 
-def weights_hash(module: Any) -> str:
-    """Identifies a torch module by its parameters and buffers; equal weights give equal hashes."""
+def weights_hash(module: Any, base: Mapping[int, str]) -> str:
+    """Identifies a torch module by its parameters and buffers; equal weights give equal hashes.
+
+    base: id of a tensor -> its name in the checkpoint's model, which needs no second look at its bytes.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        value = tensor.detach().cpu().float().contiguous().numpy()
-        digest.update(f"{name} {value.shape}".encode())
-        digest.update(value.tobytes())
+    for name, tensor in _tensors(module):
+        digest.update(f"{name} {tuple(tensor.shape)} {base.get(id(tensor))}".encode())
+        if id(tensor) not in base:
+            digest.update(tensor.detach().float().contiguous().numpy())
     return digest.hexdigest()
+
+
+def base_tensors(model: Any) -> dict[int, str]:
+    """The parameters and buffers of a model by their identity, for `weights_hash`."""
+    return {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def _tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """As `state_dict` names them, with merged matrices where an adapter is folded in."""
+    if isinstance(module, Folded):
+        named = [("weight", module.weight), ("bias", module.bias)]
+        yield from ((prefix + name, tensor) for name, tensor in named if tensor is not None)
+        return
+    lasting = [(n, b) for n, b in module.named_buffers(recurse=False) if n not in module._non_persistent_buffers_set]
+    for name, tensor in [*module.named_parameters(recurse=False), *lasting]:
+        yield prefix + name, tensor
+    for name, child in module.named_children():
+        yield from _tensors(child, f"{prefix}{name}.")
 
 
 def _adapter_folder(checkpoint: Checkpoint, role: str, adapters: Mapping[str, Path], method: str | None) -> Path | None:
@@ -99,15 +130,18 @@ def _adapter_folder(checkpoint: Checkpoint, role: str, adapters: Mapping[str, Pa
 
 def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
     if folder is None:
-        return RoleSource(Reference(checkpoint, checkpoint.model))
+        return RoleSource(reference(checkpoint))
+    if checkpoint.family.text:
+        raise CheckpointError(
+            f"{checkpoint.path} is a dual encoder, which this version exports without adapters; merge {folder} into "
+            "it first (peft: merge_and_unload, save_pretrained)"
+        )
     if is_queries(folder):
         if role != "embed":
             raise CheckpointError(f"{folder} holds latent queries, which only embed; {role} needs a LoRA folder")
-        queries = load_queries(folder, checkpoint.config.text_config.hidden_size)
+        queries = load_queries(folder, checkpoint.config.get_text_config().hidden_size)
         return RoleSource(Reference(checkpoint, checkpoint.model, queries), folder.name)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # judged below
-        merged = merge_adapter(checkpoint.model, folder)
+    merged = merge_adapter(checkpoint, folder)
     if merged.moved == 0.0:
         # peft only warns when the weights' names fit no layer; the base would go out under the adapter's name.
         raise CheckpointError(f"the adapter {folder} changes nothing: its layer names fit no layer of this model")
@@ -116,6 +150,8 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
             f"merging {folder} changes hidden states by {merged.difference:.2e} of {merged.scale:.2e}; "
             "its weights may be damaged: train or download the adapter again"
         )
+    if is_lean(checkpoint.model):
+        return RoleSource(Reference(checkpoint, merged.attached), folder.name, merged.difference, merged.model)
     return RoleSource(Reference(checkpoint, merged.model), folder.name, merged.difference)
 
 

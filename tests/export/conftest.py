@@ -52,7 +52,7 @@ def checkpoint(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "embed_text": "{text}<eos>", "embed_image": "{image}<eos>", "generate": "<bos>{image}<answer>",
             "rerank": "<bos>{image|text} beside {image} yes no",
         },
-        "adapters": {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"}, "max_new_tokens": 8,
+        "adapters": {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"}, "max_new_tokens": 24,
         "yes": ["Yes", "yes"],
         "no": ["No", "no"],
     }  # fmt: skip

@@ -18,10 +18,10 @@ RECIPES = sorted((ROOT / "export").glob("*.toml"))
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipe_loads_and_its_file_name_tells_model_target_and_name(file: Path) -> None:
-    model, target, name = file.stem.split(".")
+    model, target, name = file.stem.rsplit(".", 2)
     recipe = load_recipe(file)
     assert (recipe.target, recipe.name) == (target, name)
-    assert model in ("pocket", "smolvlm-256m")
+    assert model in ("pocket", "smolvlm-256m", "internvl3.5-1b", "qwen2.5-vl-3b", "gemma-3-4b")
 
 
 @pytest.mark.parametrize("name", ["int8", "int4", "fp16"])
