@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from edgegeo.errors import InputError
 from edgegeo.schema import SchemaFault, parse, to_plain
@@ -24,6 +24,9 @@ class Sample(Protocol):
     def tile(self) -> bytes: ...
 
 
+S = TypeVar("S", bound=Sample)
+
+
 @dataclass(frozen=True)
 class SampleManifest:
     """A file under calibration/, and what a bundle records of its calibration."""
@@ -40,6 +43,17 @@ class SampleManifest:
     """Sample id -> sha256 over its text, photo and tile."""
     sha256: str
     """Hash over all of `samples`: two calibrations with this hash saw the same bytes."""
+
+
+def readable(samples: Sequence[S], reads: Callable[[str], bool]) -> tuple[S, ...]:
+    """The samples whose text a model reads whole; InputError where those are too few to judge it by."""
+    fitting = tuple(sample for sample in samples if reads(sample.text))
+    if len(fitting) < min(2, len(samples)):
+        raise InputError(
+            "the model reads texts too short for any description of a place; check tokenizer.json and "
+            "max_position_embeddings in config.json"
+        )
+    return fitting
 
 
 def describe_samples(
