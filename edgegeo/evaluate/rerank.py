@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgegeo.evaluate.retrieval import Embeddings
 from edgegeo.evaluate.scenes import Scene
 from edgegeo.progress import Progress, silent
-from edgegeo.runtime import Reranker
+from edgegeo.runtime import ImageTokens, Reranker
 from edgegeo.runtime.rerank import fused
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ def rerank_scenes(
         scores = embeddings.tiles @ vectors[i]
         top = np.argsort(-scores, kind="stable")[:k]
         pieces, pictures = reranker.query(scene.text if query == "text" else scene.photo)
-        margins = reranker.features(pieces, pictures, tiles[top])
+        margins = reranker.features(pieces, pictures, [tiles[j] for j in top])
         first[i] = top[0] == i
         alone[i] = top[int(np.argmax(margins))] == i
         both[i] = top[int(np.argmax(fused(scores[top], margins)))] == i
@@ -46,10 +46,10 @@ def rerank_scenes(
     return RerankRun(first, alone, both)
 
 
-def _tile_features(reranker: Reranker, scenes: Sequence[Scene], batch: int = 16) -> NDArray[np.float32]:
-    """Image tokens (N, tokens, hidden) of all tiles, computed once."""
-    parts = []
+def _tile_features(reranker: Reranker, scenes: Sequence[Scene], batch: int = 16) -> list[ImageTokens]:
+    """Image tokens of all tiles, computed once."""
+    out: list[ImageTokens] = []
     for start in range(0, len(scenes), batch):
-        pixels = reranker.model.prepare([s.tile for s in scenes[start : start + batch]])
-        parts.append(reranker.model.features(reranker.role.vision, pixels))
-    return np.concatenate(parts)
+        tiles = reranker.model.prepare([s.tile for s in scenes[start : start + batch]])
+        out += reranker.model.features(reranker.role.vision, tiles)
+    return out

@@ -30,11 +30,20 @@ def embed_scenes(
     parts: dict[str, list[NDArray[np.float32]]] = {"texts": [], "photos": [], "tiles": []}
     for start in range(0, len(scenes), _CHUNK):
         chunk = scenes[start : start + _CHUNK]
-        parts["texts"].append(embedder.texts([s.text for s in chunk], batch=batch))
+        parts["texts"].append(_texts(embedder, [s.text for s in chunk], batch))
         parts["photos"].append(embedder.images([s.photo for s in chunk], batch=batch))
         parts["tiles"].append(embedder.images([s.tile for s in chunk], batch=batch))
         progress("embed", start + len(chunk), len(scenes))
     return Embeddings(**{name: np.concatenate(rows) for name, rows in parts.items()})
+
+
+def _texts(embedder: Embedder, texts: Sequence[str], batch: int) -> NDArray[np.float32]:
+    """Embeddings; a text that is too long for the model gets the zero vector, which finds nothing: a miss."""
+    rows = np.zeros((len(texts), embedder.dim), np.float32)
+    fitting = [i for i, text in enumerate(texts) if embedder.reads(text)]
+    if fitting:
+        rows[fitting] = embedder.texts([texts[i] for i in fitting], batch=batch)
+    return rows
 
 
 def ranks(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.int64]:
