@@ -58,6 +58,11 @@ def open_base(settings: AdapterSettings, progress: Progress) -> Base:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings.checkpoint)
+    if checkpoint.family.text:
+        raise TrainingError(
+            f"{checkpoint.path} is a dual encoder, which this version exports but does not train; "
+            "train it elsewhere and export the result"
+        )
     data = settings.data
     drawn = [
         planet_places(Drawing(data.cache, split, n, checkpoint.image, data.planet_seed), progress)
@@ -66,7 +71,7 @@ def open_base(settings: AdapterSettings, progress: Progress) -> Base:
     torch.manual_seed(settings.seed)
     checkpoint.model.requires_grad_(False)
     use_matmul_attention(checkpoint.model)
-    talk = Talk(checkpoint.tokenizer, checkpoint.image.tokens, checkpoint.settings.prompts)
+    talk = Talk(checkpoint.tokenizer, checkpoint.image, checkpoint.settings.prompts)
     return Base(checkpoint, checkpoint.model, talk, drawn[1], drawn[0])
 
 

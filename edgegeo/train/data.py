@@ -15,7 +15,7 @@ from edgegeo.bundle import ImageSpec
 from edgegeo.errors import TrainingError
 from edgegeo.planet import Planet
 from edgegeo.progress import Progress, silent
-from edgegeo.runtime.image import pixels
+from edgegeo.runtime.pictures import prepare_picture
 
 Bytes = NDArray[np.uint8]
 CAPTIONS = 12
@@ -122,7 +122,8 @@ def draw_chunk(drawing: Drawing, chunk: int) -> None:
 
 def grey_levels(image: Any, spec: ImageSpec) -> Bytes:
     """The runtime's own preprocessing, before normalising: (size, size, 3) uint8."""
-    levels = (pixels(image, spec) * np.reshape(spec.std, (3, 1, 1)) + np.reshape(spec.mean, (3, 1, 1))) / spec.rescale
+    made = prepare_picture(image, spec).inputs["pixel_values"][0]
+    levels = (made * np.reshape(spec.std, (3, 1, 1)) + np.reshape(spec.mean, (3, 1, 1))) / spec.rescale
     return np.rint(levels).astype(np.uint8).transpose(1, 2, 0)
 
 

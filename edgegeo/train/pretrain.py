@@ -65,7 +65,7 @@ class Pretraining:
     def __init__(self, settings: BaseSettings, places: Places) -> None:
         self.settings, self.places = settings, places
         self.tokenizer = train_tokenizer(corpus(places.words[:TOKENIZER_PLACES]), settings.shape.vocab)
-        self.talk = Talk(self.tokenizer, image_spec(settings.shape).tokens)
+        self.talk = Talk(self.tokenizer, image_spec(settings.shape, self.tokenizer))
         torch.manual_seed(settings.seed)
         self.model: Any = new_model(settings.shape, self.tokenizer)
         self.scale = _Scale()

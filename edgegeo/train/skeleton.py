@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import ImageSpec
+from edgegeo.models.families.smolvlm import smolvlm_marks
 from edgegeo.train.settings import Shape
 
 PAD, START, END, IMAGE, FAKE, GLOBAL = (
@@ -53,8 +54,11 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Any:
     return tokenizer
 
 
-def image_spec(shape: Shape) -> ImageSpec:
-    """Preprocessing of a model made from nothing: SmolVLM's, at its size, without tile splitting."""
+def image_spec(shape: Shape, tokenizer: Any = None) -> ImageSpec:
+    """Preprocessing of a model made from nothing: SmolVLM's, at its size, without tile splitting.
+
+    Without a tokenizer it has no marks: enough to draw pictures.
+    """
     return ImageSpec(
         kind="smolvlm",
         size=shape.image_size,
@@ -64,6 +68,7 @@ def image_spec(shape: Shape) -> ImageSpec:
         mean=(0.5,) * 3,
         std=(0.5,) * 3,
         tokens=(shape.image_size // shape.patch_size // shape.shuffle) ** 2,
+        marks={} if tokenizer is None else smolvlm_marks(tokenizer),
     )
 
 
@@ -151,6 +156,7 @@ def save_checkpoint(folder: Path, model: Any, tokenizer: Any, shape: Shape, plan
             "yes": [YES],
             "no": [NO],
             "max_new_tokens": 24,
+            "answer": {"form": "fixed", "decimals": 1},
             "planet_seed": planet_seed,
             "adapters": {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"},
         },

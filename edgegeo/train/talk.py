@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegeo.models.prompts import fill_ids, image_wrap, segments
+from edgegeo.bundle import ImageSpec
+from edgegeo.models.prompts import fill_ids, segments
+from edgegeo.runtime.pictures import whole_layout
 from edgegeo.train.data import Words
 from edgegeo.train.skeleton import END, IMAGE, NO, PAD, PROMPTS, YES
 
@@ -44,10 +46,10 @@ def corpus(words: Iterable[Words]) -> list[str]:
 class Talk:
     """Turns places into token ids; encodings are kept, since few words make up all texts."""
 
-    def __init__(self, tokenizer: Any, image_tokens: int, prompts: dict[str, str] | None = None) -> None:
+    def __init__(self, tokenizer: Any, image: ImageSpec, prompts: dict[str, str] | None = None) -> None:
         self.tokenizer = tokenizer
         self._memory: dict[str, list[int]] = {}
-        self._image_tokens = image_tokens
+        self._layout = whole_layout(image)
         self._prompts = prompts or PROMPTS
         self.image_id = tokenizer.token_to_id(IMAGE)
         # Any token pads: it stands on the right, where a causal model never looks from the left.
@@ -64,8 +66,8 @@ class Talk:
 
     def prompt(self, role: str, query: str = "text", texts: Sequence[Sequence[int]] = ()) -> list[int]:
         """A role's prompt with image placeholders and texts filled in."""
-        frozen = segments(self._prompts[role], self.tokenizer, image_wrap(self.tokenizer), query)
-        return fill_ids(frozen, self.image_id, self._image_tokens, texts)
+        frozen = segments(self._prompts[role], self.tokenizer, query)
+        return fill_ids(frozen, self.image_id, [self._layout] * 2, texts)
 
     def captions(self, words: Sequence[Words], rng: Generator, length: int) -> Sequences:
         """Texts as the embedding prompt has them."""

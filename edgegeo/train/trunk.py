@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgegeo.models.smolvlm import image_features
+from edgegeo.models.families.smolvlm import image_features
 from edgegeo.train.data import Bytes
 
 ATTENTION = "edgegeo_matmul"

@@ -24,7 +24,7 @@ def test_lora_retriever_is_a_peft_folder_that_merges(base_folder: Path, data: An
     report = train_retriever(settings)
     assert report.trainable > 0
     assert {"text_recall_at_1", "photo_recall_at_1"} <= set(report.validation)
-    merged = merge_adapter(load_checkpoint(base_folder).model, settings.out)
+    merged = merge_adapter(load_checkpoint(base_folder), settings.out)
     assert merged.difference < 1e-4 * max(1.0, merged.scale)
     config = (settings.out / "adapter_config.json").read_text()
     assert not any(str(path) in config for path in (tmp_path, base_folder))
@@ -73,7 +73,7 @@ def test_slq_embedding_equals_one_text_at_a_time(base_folder: Path, data: Any) -
     from edgegeo.train.talk import Talk
 
     checkpoint = load_checkpoint(base_folder)
-    talk = Talk(checkpoint.tokenizer, checkpoint.image.tokens, checkpoint.settings.prompts)
+    talk = Talk(checkpoint.tokenizer, checkpoint.image, checkpoint.settings.prompts)
     torch.manual_seed(0)
     slq = LatentQueries(3, 32, 0.07)
     texts = ["A lake.", "A much longer description of a place with a lake."]

@@ -8,7 +8,7 @@ import pytest
 
 from edgegeo.errors import TrainingError
 from edgegeo.planet import Planet
-from edgegeo.runtime.image import pixels
+from edgegeo.runtime.pictures import prepare_picture
 from edgegeo.train.data import Drawing, grey_levels, planet_places
 from edgegeo.train.settings import PlanetData, Shape
 from edgegeo.train.skeleton import image_spec
@@ -23,7 +23,7 @@ def test_cached_pictures_are_the_runtimes_pixels(data: PlanetData) -> None:
     places = planet_places(Drawing(data.cache, "validation", 4, SPEC, data.planet_seed), workers=1)
     planet = Planet(data.planet_seed)
     words = places.words[2]
-    expected = pixels(planet.satellite(words.lat, words.lon), SPEC)
+    expected = prepare_picture(planet.satellite(words.lat, words.lon), SPEC).inputs["pixel_values"][0]
     got = picture_tensor(places.pictures("tile", np.array([2])), torch.float32)[0].numpy()
     assert np.abs(got - expected).max() < 1e-6
     assert words.facts["biome"] == planet.place(words.lat, words.lon).biome

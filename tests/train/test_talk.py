@@ -8,13 +8,15 @@ import torch
 from invented import WORDS
 
 from edgegeo.runtime.answer import parse_answer
-from edgegeo.train.skeleton import train_tokenizer
+from edgegeo.train.settings import Shape
+from edgegeo.train.skeleton import image_spec, train_tokenizer
 from edgegeo.train.talk import NOT_ASKED, Talk, corpus, gps_answer
 
 
 @pytest.fixture(scope="module")
 def talk() -> Talk:
-    return Talk(train_tokenizer(corpus(WORDS), 512), image_tokens=4)
+    tokenizer = train_tokenizer(corpus(WORDS), 512)
+    return Talk(tokenizer, image_spec(Shape(image_size=32, patch_size=8, shuffle=2), tokenizer))
 
 
 def test_every_digit_is_one_token(talk: Talk) -> None:
