@@ -1,4 +1,4 @@
-"""Latency-against-accuracy sweeps that anyone can repeat: precision x batch x threads x job, a process for each."""
+"""Sweeps of latency against accuracy: precision x token budget x batch x threads x job, a process for each."""
 
 from edgegeo.bench.cells import JOBS, SweepSettings
 from edgegeo.bench.report import write_reports

@@ -32,8 +32,11 @@ class Axes:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
-def render_chart(rows: Sequence[Row], best: Sequence[Row], metric: str, colour: Callable[[str], str]) -> str:
-    """The plot of one job's rows, or a sentence where nothing can be drawn."""
+def render_chart(
+    rows: Sequence[Row], best: Sequence[Row], metric: str, colour: Callable[[str], str],
+    name: Callable[[Row], str] = lambda row: str(row["batch"]),
+) -> str:  # fmt: skip
+    """The plot of one job's rows, or a sentence where nothing can be drawn; `name` is what a dot says."""
     shown = [row for row in rows if "error" not in row and score(row)]
     if not shown:
         return "<p>No row of this job has both a latency and an accuracy.</p>"
@@ -47,7 +50,7 @@ def render_chart(rows: Sequence[Row], best: Sequence[Row], metric: str, colour: 
     several = len({row["threads"] for row in shown}) > 1
     # Slow rows first, so that the fast ones, which matter, lie on top.
     for row in sorted(shown, key=lambda r: -r["item_ms"]):
-        parts.append(_dot(axes, row, id(row) in on_front, several, colour))
+        parts.append(_dot(axes, row, id(row) in on_front, several, colour, name(row)))
     return "".join([*parts, "</svg>"])
 
 
@@ -93,7 +96,7 @@ def _line(axes: Axes, best: Sequence[Row]) -> str:
     return f'<path class="front" d="{path}H{WIDTH - RIGHT}"/>' if path else ""
 
 
-def _dot(axes: Axes, row: Row, on_front: bool, several_threads: bool, colour: Callable[[str], str]) -> str:
+def _dot(axes: Axes, row: Row, on_front: bool, several_threads: bool, colour: Callable[[str], str], name: str) -> str:
     found = score(row) or {}
     x, y = axes.x(row["item_ms"]), axes.y(100 * found["value"])
     latency = row["latency_ms"]
@@ -104,11 +107,12 @@ def _dot(axes: Axes, row: Row, on_front: bool, several_threads: bool, colour: Ca
         f"{found.get('places', 0):.0f} places\n"
         f"peak {row['memory_mb']['peak']:.0f} MB, bundle {row['size_bytes'] / 2**20:.1f} MB"
     )
-    ring = f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="13"/>' if on_front else ""
-    label = f"{row['batch']}·{row['threads']}" if several_threads else str(row["batch"])
+    label = f"{name}·{row['threads']}" if several_threads else name
+    radius = max(10.5, 3.6 * len(label) + 2)
+    ring = f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="{radius + 2.5:.1f}"/>' if on_front else ""
     return (
         f'<g class="dot"><title>{escape(hover)}</title>{ring}'
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="10.5" style="fill:{colour(row["precision"])}"/>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" style="fill:{colour(row["precision"])}"/>'
         f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{escape(label)}</text></g>'
     )
 

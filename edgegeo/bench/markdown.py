@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from edgegeo.bench import budget
+from edgegeo.bench.budget import interval
 from edgegeo.bench.cells import JOBS
-from edgegeo.bench.front import GPS, PHOTO, TEXT, front, score
+from edgegeo.bench.front import GPS, PHOTO, TEXT, front
 from edgegeo.bench.ledger import Row
 
 HEADERS = (
@@ -13,8 +15,13 @@ HEADERS = (
 
 
 def render_markdown(rows: Sequence[Row]) -> str:
-    """One table a job; a star marks the rows on the latency/accuracy front."""
+    """The token budget where several were measured, then one table a job; a star marks the rows on its front."""
     lines = ["# edgegeo bench", "", describe_machine(rows), ""]
+    if budget.compares_budgets(rows):
+        lines += ["## Token budget", "", budget.budget_caption(rows), ""]
+        lines += ["| " + " | ".join(budget.HEADERS) + " |", "|---|---|" + "---:|" * (len(budget.HEADERS) - 2)]
+        lines += ["| " + " | ".join(line) + " |" for line in budget.budget_table(rows)]
+        lines += [""]
     for job in [job for job in JOBS if any(row["job"] == job for row in rows)]:
         mine = [row for row in rows if row["job"] == job]
         best = {id(row) for row in front(mine)}
@@ -41,7 +48,7 @@ def cells_of(row: Row, starred: bool) -> list[str]:
         f"{row['load_ms']:.0f}",
         f"{row['cold_start_ms']:.0f}",
         f"{row['size_bytes'] / 2**20:.1f}",
-        *(_interval(row, metric) for metric in (TEXT, PHOTO, GPS)),
+        *(interval(row, metric) for metric in (TEXT, PHOTO, GPS)),
     ]
 
 
@@ -56,10 +63,3 @@ def describe_machine(rows: Sequence[Row]) -> str:
         f"Warm-up {rows[0]['warmup']} runs, not counted; every cell in a process of its own, cells in random order; "
         "energy not measured."
     )
-
-
-def _interval(row: Row, metric: str) -> str:
-    found = score(row, metric)
-    if found is None:
-        return "-"
-    return f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from edgegeo.bench import budget
 from edgegeo.bench.cells import JOBS
 from edgegeo.bench.chart import render_chart
 from edgegeo.bench.front import GPS, METRIC_NAMES, METRIC_OF_JOB, PHOTO, TEXT, front, score
@@ -56,7 +57,8 @@ def render_page(rows: Sequence[Row]) -> str:
         f"<title>edgegeo bench</title><style>{STYLE}</style></head><body>"
         "<h1>edgegeo bench</h1>"
         f"<p>{escape(describe_machine(rows))}</p><p>Bundles: {escape(', '.join(bundles))}</p>"
-        f"{_key(rows)}{''.join(_section(job, [row for row in rows if row['job'] == job]) for job in jobs)}"
+        f"{_key(rows)}{_budget(rows)}"
+        f"{''.join(_section(job, [row for row in rows if row['job'] == job]) for job in jobs)}"
         "</body></html>\n"
     )
 
@@ -73,6 +75,26 @@ def _key(rows: Sequence[Row]) -> str:
     items.append("<li>number in the dot: batch size</li>")
     items.append('<li><i class="line"></i>front: nothing measured is both faster and more accurate</li>')
     return f'<ul class="key">{"".join(items)}</ul>'
+
+
+def _budget(rows: Sequence[Row]) -> str:
+    """The token budget, where several were measured: a chart for each job over pictures, and the table of both."""
+    if not budget.compares_budgets(rows):
+        return ""
+    charts = ""
+    for job in budget.PICTURE_JOBS:
+        if mine := budget.budget_rows(rows, job):
+            drawn = render_chart(
+                mine, front(mine), METRIC_NAMES[METRIC_OF_JOB[job]], colour, lambda row: str(row["picture"]["tokens"])
+            )
+            charts += f"<p>{escape(job)}; number in the dot: image tokens of a photo</p>{drawn}"
+    head = "".join(f"<th>{escape(name)}</th>" for name in budget.HEADERS)
+    lines = ["".join(f"<td>{escape(text)}</td>" for text in line) for line in budget.budget_table(rows)]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f"<section><h2>Token budget</h2><p>{escape(budget.budget_caption(rows))}</p>{charts}"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>'
+    )
 
 
 def _section(job: str, rows: Sequence[Row]) -> str:

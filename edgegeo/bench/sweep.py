@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgegeo.bench.accuracy import Card, accuracy_card
+from edgegeo.bench.budget import picture_facts
 from edgegeo.bench.cells import Cell, SweepSettings, versions
-from edgegeo.bench.inputs import write_inputs
+from edgegeo.bench.inputs import read_inputs, write_inputs
 from edgegeo.bench.ledger import Ledger, Row
 from edgegeo.bundle import Bundle
 from edgegeo.measure import machine
@@ -43,9 +44,11 @@ def run_sweep(
     if todo:
         write_inputs(folder / "inputs", max(settings.batches))
     cards: dict[str, Card] = {}
+    seen: dict[str, Row] = {}
     by_print = {subject.bundle.fingerprint: subject.bundle for subject in subjects}
     for name in {cell.fingerprint for cell in todo}:
         cards[name] = accuracy_card(by_print[name], settings, folder, progress)
+        seen[name] = picture_facts(by_print[name], read_inputs(folder / "inputs", 1)[1][0])
     for cell in todo:
         if cell.job == "search":
             _gallery_for(cell, by_print[cell.fingerprint], progress)
@@ -53,7 +56,7 @@ def run_sweep(
     random.Random(settings.seed).shuffle(todo)
     for done, cell in enumerate(todo):
         progress("measuring cells", done, len(todo))
-        facts = _facts(cell, by_print[cell.fingerprint])
+        facts = {**_facts(cell, by_print[cell.fingerprint]), "picture": seen[cell.fingerprint]}
         numbers = run_cell(cell, settings.timeout_s)
         ledger.append({"key": keys[cell], **facts, **numbers, "accuracy": cards[cell.fingerprint]})
         progress("measuring cells", done + 1, len(todo))
