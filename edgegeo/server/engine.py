@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from edgegeo.planet import DEFAULT_SEED, Planet
-from edgegeo.runtime import Answer, Locator, Model
+from edgegeo.runtime import Answer, Locator, Model, Picture
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.tokens import fill
 from edgegeo.server.faults import Refusal
@@ -94,8 +94,8 @@ class Engine:
         assert self.locator.embedder is not None, "require('embed') comes first"
         return self.locator.embedder.texts(texts)
 
-    def embed_images(self, pictures: Floats) -> Floats:
-        """(N, dim) unit vectors of pixels (N, 3, size, size)."""
+    def embed_images(self, pictures: list[Picture]) -> Floats:
+        """(N, dim) unit vectors of prepared pictures."""
         embedder = self.locator.embedder
         assert embedder is not None, "require('embed') comes first"
         return embedder.features(self.locator.model.features(embedder.role.vision, pictures))
@@ -104,15 +104,15 @@ class Engine:
         """Tokens of a text, without the prompt around it."""
         return len(self.locator.model.tokenizer.encode(text))
 
-    def rerank(self, query: str | Floats, pictures: Floats) -> list[float]:
-        """p(yes) of every picture, pixels (N, 3, size, size), for a text or for pixels (3, size, size)."""
+    def rerank(self, query: str | Picture, pictures: list[Picture]) -> list[float]:
+        """p(yes) of every picture, for a text or a picture."""
         reranker, model = self.locator.reranker, self.locator.model
         assert reranker is not None, "require('rerank') comes first"
         vision = reranker.role.vision
         if isinstance(query, str):
             pieces, shown = reranker.query(query)
         else:
-            pieces, shown = fill(reranker.role.image_prompt), [model.features(vision, query[None])]
+            pieces, shown = fill(reranker.role.image_prompt), model.features(vision, [query])
         margins = reranker.features(pieces, shown, model.features(vision, pictures))
         return [float(score) for score in probability(margins)]
 

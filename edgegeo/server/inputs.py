@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
-from edgegeo.runtime import open_image, pixels
+from edgegeo.runtime import Picture, open_image, prepare_picture
 from edgegeo.server.faults import NO_URLS, NOT_AN_IMAGE, Refusal
 from edgegeo.server.schemas import Content, ImagePart, Query, TextPart
 
@@ -39,7 +39,7 @@ QueryModel = TypeVar("QueryModel", bound=Query)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Upload:
     """Encoded bytes of a picture, not yet looked at, and where in the request they came from."""
 
     data: bytes
@@ -57,12 +57,12 @@ class Decoder:
         self._limiter = anyio.CapacityLimiter(threads)
         self._held = anyio.Semaphore(held)
 
-    async def pixels(self, picture: Picture) -> Floats:
-        """What the model sees of it, (3, size, size) float32; Refusal as `decode`."""
-        return await run_sync(lambda: pixels(decode(picture), self._spec), limiter=self._limiter)
+    async def prepared(self, upload: Upload) -> Picture:
+        """What the model sees of it; Refusal as `decode`."""
+        return await run_sync(lambda: prepare_picture(decode(upload), self._spec), limiter=self._limiter)
 
     @asynccontextmanager
-    async def opened(self, picture: Picture | None) -> AsyncIterator[Image.Image | None]:
+    async def opened(self, picture: Upload | None) -> AsyncIterator[Image.Image | None]:
         """The picture in RGB, for as long as it is worked on; Refusal as `decode`."""
         if picture is None:
             yield None
@@ -71,7 +71,7 @@ class Decoder:
             yield await run_sync(decode, picture, limiter=self._limiter)
 
 
-def decode(picture: Picture) -> Image.Image:
+def decode(picture: Upload) -> Image.Image:
     """The picture in RGB. Refusal 415 where the bytes aren't an image, ImageError where it can't be used."""
     head = picture.data[:12]
     if not head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
@@ -98,7 +98,7 @@ def read_text(text: str, param: str) -> str:
     return text
 
 
-def read_picture(uri: str, param: str, bare: bool = False) -> Picture:
+def read_picture(uri: str, param: str, bare: bool = False) -> Upload:
     """The bytes in a data URI, or in bare base64 where `bare` allows it; never fetched from anywhere."""
     if _SCHEME.match(uri):
         raise Refusal(422, "url_not_fetched", f"{param}: {NO_URLS}", param)
@@ -115,10 +115,10 @@ def read_picture(uri: str, param: str, bare: bool = False) -> Picture:
         data = base64.b64decode(uri[match.end() :] if match else uri, validate=True)
     except (binascii.Error, ValueError):
         raise Refusal(422, "invalid_base64", f"{param}: the picture is not valid base64", param) from None
-    return Picture(data, param)
+    return Upload(data, param)
 
 
-def read_part(item: str | TextPart | ImagePart | Content, param: str) -> str | Picture:
+def read_part(item: str | TextPart | ImagePart | Content, param: str) -> str | Upload:
     """A text or a picture from one input in any of its forms; a plain string is a text."""
     if isinstance(item, str):
         if item.startswith("data:image/"):
@@ -132,13 +132,13 @@ def read_part(item: str | TextPart | ImagePart | Content, param: str) -> str | P
     return read_picture(item.image_url.url, f"{param}.image_url.url")
 
 
-async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryModel, str | None, Picture | None]:
+async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryModel, str | None, Upload | None]:
     """A `Query` from JSON or from a multipart upload, with its text and its picture, at least one of them.
 
     Raises Refusal 415 for another content type, 422 for a query without either or with two pictures.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    upload: Picture | None = None
+    upload: Upload | None = None
     try:
         if kind == "multipart/form-data":
             fields, upload = await _read_form(request)
@@ -157,7 +157,7 @@ async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryM
     return model, text, upload if model.image is None else read_picture(model.image, "image", bare=True)
 
 
-async def _read_form(request: Request) -> tuple[dict[str, Any], Picture | None]:
+async def _read_form(request: Request) -> tuple[dict[str, Any], Upload | None]:
     fields: dict[str, Any] = {}
     upload = None
     async with request.form(max_files=1, max_fields=16) as form:
@@ -167,7 +167,7 @@ async def _read_form(request: Request) -> tuple[dict[str, Any], Picture | None]:
             if not isinstance(value, UploadFile):
                 fields[name] = value
             elif name in _FORM_FILES:
-                upload = Picture(await value.read(), name)
+                upload = Upload(await value.read(), name)
             else:
                 raise Refusal(422, "invalid_input", f"send the picture in one of the fields {', '.join(_FORM_FILES)}")
     return fields, upload

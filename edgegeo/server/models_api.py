@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Floats, Picture, read_part, read_picture
+from edgegeo.server.inputs import Floats, Upload, read_part, read_picture
 from edgegeo.server.schemas import (
     Content,
     Embedding,
@@ -64,11 +64,11 @@ async def embed(context: Context, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         rows = texts[start : start + GROUP]
         wanted = [text for i in rows if isinstance(text := inputs[i], str)]
         vectors[rows], _ = await context.timed("embed_text", engine.embed_texts, wanted)
-    pictures = [(i, item) for i, item in enumerate(inputs) if isinstance(item, Picture)]
+    pictures = [(i, item) for i, item in enumerate(inputs) if isinstance(item, Upload)]
     for start in range(0, len(pictures), GROUP):
         group = pictures[start : start + GROUP]
-        pixels = np.stack([await context.decoder.pixels(picture) for _, picture in group])
-        vectors[[i for i, _ in group]], _ = await context.timed("embed_image", engine.embed_images, pixels)
+        prepared = [await context.decoder.prepared(upload) for _, upload in group]
+        vectors[[i for i, _ in group]], _ = await context.timed("embed_image", engine.embed_images, prepared)
     tokens = sum(engine.count_tokens(text) for text in inputs if isinstance(text, str))
     as_text = body.encoding_format == "base64"
     return EmbeddingsAnswer(
@@ -89,13 +89,13 @@ async def score(context: Context, body: RerankRequest) -> RerankAnswer:
     engine.require("rerank")
     check_count(len(body.documents), context.settings.max_inputs, "documents")
     part = read_part(body.query, "query") if not _is_picture(body.query) else read_picture(str(body.query), "query")
-    query = part if isinstance(part, str) else await context.decoder.pixels(part)
+    query = part if isinstance(part, str) else await context.decoder.prepared(part)
     sources = [read_document(context, item, f"documents.{i}") for i, item in enumerate(body.documents)]
     scores: list[float] = []
     spent: dict[str, float] = {}
     for start in range(0, len(sources), GROUP):
-        pixels = np.stack([await context.decoder.pixels(source) for source in sources[start : start + GROUP]])
-        found, took = await context.timed("rerank", engine.rerank, query, pixels)
+        prepared = [await context.decoder.prepared(source) for source in sources[start : start + GROUP]]
+        found, took = await context.timed("rerank", engine.rerank, query, prepared)
         scores += found
         spent["rerank"] = spent.get("rerank", 0.0) + took
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: body.top_n]
@@ -109,7 +109,7 @@ async def score(context: Context, body: RerankRequest) -> RerankAnswer:
     return RerankAnswer(id=f"rerank-{uuid.uuid4().hex}", model=name, results=results, timings_ms=spent)
 
 
-def read_document(context: Context, item: str | ImagePart | Content | GalleryTile, param: str) -> Picture:
+def read_document(context: Context, item: str | ImagePart | Content | GalleryTile, param: str) -> Upload:
     """The picture of a document; a string is a data URI or the id of a gallery tile."""
     if isinstance(item, GalleryTile) or (isinstance(item, str) and not _looks_like_address(item)):
         name = item if isinstance(item, str) else item.id
@@ -117,7 +117,7 @@ def read_document(context: Context, item: str | ImagePart | Content | GalleryTil
         if picture is None:
             message = f"{param}: neither a picture (image_url with a data URI) nor the id of a tile of the gallery"
             raise Refusal(422, "unknown_document", message, param)
-        return Picture(picture, param)
+        return Upload(picture, param)
     if isinstance(item, str):
         return read_picture(item, param)
     part = item if isinstance(item, ImagePart) else item.content[0]

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from edgegeo.runtime import Answer, Hit
+from edgegeo.runtime.fusion import Prior
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Picture, read_query
+from edgegeo.server.inputs import Upload, read_query
 from edgegeo.server.schemas import LocateAnswer, LocateRequest, Place, SearchAnswer, SearchRequest, Tile
 
 GEOJSON = "application/geo+json"
@@ -48,7 +49,7 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-async def find(context: Context, body: SearchRequest, text: str | None, picture: Picture | None) -> SearchAnswer:
+async def find(context: Context, body: SearchRequest, text: str | None, picture: Upload | None) -> SearchAnswer:
     """The k nearest tiles."""
     engine = context.engine
     engine.require("embed")
@@ -60,7 +61,7 @@ async def find(context: Context, body: SearchRequest, text: str | None, picture:
 
 
 async def answer(
-    context: Context, body: LocateRequest, text: str | None, picture: Picture | None, geojson: bool
+    context: Context, body: LocateRequest, text: str | None, picture: Upload | None, geojson: bool
 ) -> Response:
     """Position and tiles, as JSON or GeoJSON."""
     engine = context.engine
@@ -70,14 +71,18 @@ async def answer(
         engine.require("rerank")
     if body.rerank or picture is None or not (body.generate and "generate" in engine.roles):
         engine.require_gallery()
-    found = await _located(context, text, picture, k=body.k, rerank=body.rerank, generate=body.generate)
+    prior = None if body.prior is None else Prior.parse(body.prior)
+    found = await _located(
+        context, text, picture, k=body.k, rerank=body.rerank, generate=body.generate, candidates=body.candidates,
+        prior=prior, min_confidence=body.min_confidence,
+    )  # fmt: skip
     if geojson:
         return JSONResponse(found.to_geojson(), media_type=GEOJSON)
     shown = {**found.to_dict(), "model": engine.name, "hits": [_tile(hit) for hit in found.hits]}
     return JSONResponse(LocateAnswer.model_validate(shown).model_dump())
 
 
-async def _located(context: Context, text: str | None, picture: Picture | None, **how: Any) -> Answer:
+async def _located(context: Context, text: str | None, picture: Upload | None, **how: Any) -> Answer:
     """Decode on the decoder's threads, the rest on the model's; the time in line is told as "wait"."""
     begun = time.perf_counter()
     async with context.decoder.opened(picture) as photo:

@@ -127,14 +127,22 @@ function away(place, tilePlace) {
   return far < SAME_PLACE_KM ? "the answer" : `${km(far)} away`;
 }
 
-const HOW = { generation: "Read from the picture by the model.", retrieval: "Place of the best-fitting tile.", none: "" };
+const HOW = {
+  generation: "Read from the picture by the model.",
+  fusion: "The model's answers, weighed by the tiles that fit.",
+  retrieval: "Place of the best-fitting tile.",
+  prior: "The place that was known before.",
+  none: "",
+};
 
 async function show(answer, truth, total) {
   clear();
   const place = answer.position;
   $("place").textContent = place ? words(place) : "No answer";
-  const how = [place ? HOW[answer.source] : "The model gave no position and no tile fits."];
-  if (place && answer.radius_km) how.push(`Half of such answers lie within ${km(answer.radius_km)}.`);
+  const none = answer.abstained ? "Not sure enough to answer." : "The model gave no position and no tile fits.";
+  const how = [place ? HOW[answer.source] : none];
+  if (place && answer.radius_km) how.push(`Within ${km(answer.radius_km)} with 80 %.`);
+  if (place) how.push(...answer.warnings.map((warning) => `Careful: ${warning}.`));
   $("how").replaceChildren(how.join(" "));
   if (place && truth) {
     $("how").append(" ", element("b", "", `${km(distance(place, truth))} from the true place`), ` (${words(truth)}).`);
