@@ -6,69 +6,129 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgegeo.cli.flags import JsonFlag, flag
+from edgegeo.cli.flags import JsonFlag, flag, token_budget
 from edgegeo.cli.output import emit_json, hush_libraries, megabytes, percent, progress_bar, say, table
+from edgegeo.cli.preview import print_preview
 from edgegeo.errors import InputError
+from edgegeo.recipe import with_budget
 
 if TYPE_CHECKING:
     from edgegeo.export.report import ExportReport, ReportRow
     from edgegeo.recipe import Recipe
 
 
+TargetFlag = Annotated[
+    str | None,
+    flag("--target", verb="export", help="cpu, or tensorrt: standard operators only.", show_default="cpu"),
+]
+RecipeFlag = Annotated[Path | None, flag("--recipe", verb="export", help="TOML file with every setting; see export/.")]
+AdapterFlag = Annotated[
+    list[str] | None,
+    flag("--adapter", verb="export", help="ROLE=FOLDER, role embed, rerank or generate; may be given again."),
+]
+MethodFlag = Annotated[
+    str | None,
+    flag("--method", verb="export", help="lora or slq: which retrieval adapter.", show_default="the model's own"),
+]
+ImageSizeFlag = Annotated[
+    int | None,
+    flag("--image-size", verb="export", help="Side of a picture or tile, pixels.", show_default="the model's own"),
+]
+TilesFlag = Annotated[
+    int | None,
+    flag("--tiles", verb="export", help="Most tiles a picture is split into.", show_default="1: never split"),
+]
+MaxPixelsFlag = Annotated[
+    int | None,
+    flag(
+        "--max-pixels",
+        verb="export",
+        help="Largest picture of families of native resolution.",
+        show_default="the model's own",
+    ),
+]
+PlacesFlag = Annotated[
+    int, flag("--places", verb="export", help="Unseen places to score before and after; 0: none.", min=0)
+]
+OutputFlag = Annotated[
+    Path | None, flag("--output", "-o", verb="export", help="Bundle folder.", show_default="under the data home")
+]
+PlanFlag = Annotated[bool, flag("--plan", verb="export", help="Only say what it would need; config.json is enough.")]
+ForceFlag = Annotated[bool, flag("--force", verb="export", help="Start although memory or disk will hardly suffice.")]
+
+
 def command(
     checkpoint: Annotated[
         str | None,
         typer.Argument(
-            help="Hugging Face folder.", show_default="the packaged model", envvar="EDGEGEO_EXPORT_CHECKPOINT"
+            help="Hugging Face folder, or ORG/NAME[@REVISION] on the hub.",
+            show_default="the packaged model",
+            envvar="EDGEGEO_EXPORT_CHECKPOINT",
         ),
     ] = None,
     fp32: Annotated[bool, flag("--fp32", verb="export", help="Nothing quantised.")] = False,
     fp16: Annotated[bool, flag("--fp16", verb="export", help="Weights at 16 bits.")] = False,
     int8: Annotated[bool, flag("--int8", verb="export", help="Weights and activations at 8 bits (default).")] = False,
     int4: Annotated[bool, flag("--int4", verb="export", help="Decoder weights at 4 bits.")] = False,
-    recipe: Annotated[
-        Path | None, flag("--recipe", verb="export", help="TOML file with every setting; see export/.")
-    ] = None,
-    adapter: Annotated[
-        list[str] | None,
-        flag("--adapter", verb="export", help="ROLE=FOLDER, role embed, rerank or generate; may be given again."),
-    ] = None,
-    method: Annotated[
-        str | None,
-        flag("--method", verb="export", help="lora or slq: which retrieval adapter.", show_default="the model's own"),
-    ] = None,
-    places: Annotated[
-        int, flag("--places", verb="export", help="Unseen places to score before and after; 0: none.", min=0)
-    ] = 1000,
-    output: Annotated[
-        Path | None, flag("--output", "-o", verb="export", help="Bundle folder.", show_default="under the data home")
-    ] = None,
+    target: TargetFlag = None,
+    recipe: RecipeFlag = None,
+    adapter: AdapterFlag = None,
+    method: MethodFlag = None,
+    image_size: ImageSizeFlag = None,
+    tiles: TilesFlag = None,
+    max_pixels: MaxPixelsFlag = None,
+    places: PlacesFlag = 1000,
+    output: OutputFlag = None,
+    plan: PlanFlag = False,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Merge adapters, build and quantise the graphs, verify them against transformers, score, and write a bundle."""
-    settings = _settings({"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4}, recipe)
-    adapters = _adapters(adapter or [])
-    hush_libraries()
-    from edgegeo.export import export
+    settings = with_budget(
+        _settings({"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4}, recipe, target),
+        token_budget(image_size, tiles, max_pixels),
+    )
+    roles = _adapters(adapter or [])
     from edgegeo.home import default_bundle
+    from edgegeo.models.hub import checkpoint_name, find_checkpoint, is_repository
 
-    source = Path(checkpoint).expanduser() if checkpoint else None
-    target = output or default_bundle(settings.name, *([source.resolve().name] if source else []))
-    with progress_bar() as progress:
-        report = export(source, settings, target, adapters=adapters, method=method, places=places, progress=progress)
-    if as_json:
-        emit_json(report.to_dict())
+    hush_libraries(online=checkpoint is not None and is_repository(checkpoint))
+    source = find_checkpoint(checkpoint, weights=not plan) if checkpoint else None
+    place = output or default_bundle(settings.name, *([checkpoint_name(source)] if source else []))
+    if plan:
+        _only_plan(source, settings, place, roles, as_json)
         return
-    _print(report)
+    from edgegeo.export import export
+
+    with progress_bar() as progress:
+        report = export(
+            source, settings, place, adapters=roles, method=method, places=places, progress=progress, force=force,
+            announce=None if as_json else print_preview,
+        )  # fmt: skip
+    emit_json(report.to_dict()) if as_json else _print(report)
 
 
-def _settings(flags: dict[str, bool], recipe: Path | None) -> "Recipe":
+def _only_plan(source: Path | None, settings: "Recipe", place: Path, adapters: dict[str, Path], as_json: bool) -> None:
+    from edgegeo.export.preview import preview
+
+    seen = preview(source, settings, place, adapters)
+    if as_json:
+        emit_json(seen.to_dict())
+    else:
+        print_preview(seen, whole=True)
+
+
+def _settings(flags: dict[str, bool], recipe: Path | None, target: str | None) -> "Recipe":
     from edgegeo.recipe import load_recipe, preset
 
     named = [name for name, given in flags.items() if given]
     if len(named) + (recipe is not None) > 1:
         raise InputError("name one of --fp32, --fp16, --int8, --int4 and --recipe")
-    return load_recipe(recipe) if recipe is not None else preset(named[0] if named else "int8")
+    if recipe is None:
+        return preset(named[0] if named else "int8", target or "cpu")
+    if target is not None:
+        raise InputError("a recipe names its own target; leave --target out")
+    return load_recipe(recipe)
 
 
 def _adapters(words: list[str]) -> dict[str, Path]:
@@ -86,11 +146,20 @@ def _adapters(words: list[str]) -> dict[str, Path]:
 def _print(report: "ExportReport") -> None:
     for section in dict.fromkeys(row.section for row in report.rows):
         rows = [row for row in report.rows if row.section == section]
+        if section in ("time", "memory"):
+            continue
         headers = SECTIONS.get(section, (section, "value", "fp32", "change"))
         table(headers, [_line(row) for row in rows])
         say("")
+    peaks = {row.name: _value(row.value, row.unit) for row in report.rows if row.section == "memory"}
+    stages = [(row.name, f"{row.value:.1f} s", peaks[row.name]) for row in report.rows if row.section == "time"]
+    if stages:
+        table(("the export itself", "time", "peak memory"), stages)
+        say("")
     for role, difference in report.merge_differences.items():
         say(f"adapter of {role}: merged and attached differ by {difference:.1e} at most")
+    for note in report.notes:
+        say(note)
     say(f"wrote {report.out}: {report.name}, {megabytes(report.bytes)}, read back and verified, {report.seconds:.0f} s")
 
 
@@ -108,7 +177,8 @@ def _line(row: "ReportRow") -> tuple[str, str, str, str]:
         limit = row.low if row.low is not None else row.high
         side = "at least" if row.low is not None else "at most"
         before = "-" if row.before is None else f"{row.before:.5g}"
-        return f"{name} ({row.unit})", f"{row.value:.5g}", before, f"{side} {limit:g}"
+        held = "not judged" if limit is None else f"{side} {limit:g}"
+        return f"{name} ({row.unit})", f"{row.value:.5g}", before, held
     before = "-" if row.before is None else _value(row.before, row.unit)
     value = _value(row.value, row.unit)
     if row.section == "accuracy":

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgegeo.errors import InputError
+from edgegeo.recipe import TokenBudget
 
 
 def flag(*names: str, help: str, verb: str = "", **settings: Any) -> Any:
@@ -53,3 +54,11 @@ def numbers(text: str, name: str) -> tuple[int, ...]:
     if not found:
         raise InputError(f"{name} takes at least one number")
     return found
+
+
+def token_budget(image_size: int | None = None, tiles: int | None = None, max_pixels: int | None = None) -> TokenBudget:
+    """The budget that --image-size, --tiles and --max-pixels name; InputError for numbers no picture has."""
+    try:
+        return TokenBudget(image_size, tiles, max_pixels)
+    except ValueError as error:
+        raise InputError(f"--image-size, --tiles or --max-pixels: {error}") from None

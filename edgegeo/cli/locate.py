@@ -1,19 +1,48 @@
 """edgegeo locate: the whole way for one photo or description, with everything a person wants to know about it."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgegeo.cli.decoding import (
+    BeamsFlag,
+    CandidatesFlag,
+    GenerateFlag,
+    GrammarFlag,
+    LeastFlag,
+    ModeFlag,
+    PriorFlag,
+    SeedFlag,
+    StreamFlag,
+    TemperatureFlag,
+    TopPFlag,
+    decoding_of,
+    prior_of,
+    show,
+)
+from edgegeo.cli.delivery import (
+    Delivery,
+    FormatFlag,
+    MavlinkFlag,
+    MessageFlag,
+    NmeaFlag,
+    OriginFlag,
+    OutputFlag,
+    WatchFlag,
+    deliver,
+)
 from edgegeo.cli.files import check_suffix, write_whole
 from edgegeo.cli.flags import BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
 from edgegeo.cli.output import emit_json, megabytes, note, note_provider, say, table
 
 if TYPE_CHECKING:
     from edgegeo.bundle import Bundle
+    from edgegeo.cli.delivery import Ask
     from edgegeo.geo import Position
-    from edgegeo.runtime import Answer, Gallery
+    from edgegeo.runtime import Answer, Gallery, Generated, Locator
 
 
 @dataclass(frozen=True)
@@ -28,8 +57,8 @@ class Question:
 
 
 def command(
-    photo: Annotated[
-        Path | None, typer.Argument(help="A JPEG, PNG or WebP picture.", show_default="a demonstration photo")
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="JPEG, PNG or WebP pictures.", show_default="a demonstration photo")
     ] = None,
     text: Annotated[str | None, flag("--text", verb="locate", help="A description, alone or with a photo.")] = None,
     bundle: BundleFlag = None,
@@ -38,41 +67,90 @@ def command(
     rerank: Annotated[
         int, flag("--rerank", help="Best tiles to look at again as pairs; 0: none.", min=0, max=1000)
     ] = 0,
-    generate: Annotated[
-        bool, flag("--generate/--no-generate", help="Whether the model writes a position for a photo.")
-    ] = True,
+    generate: GenerateFlag = True,
+    candidates: CandidatesFlag = 1,
+    temperature: TemperatureFlag = None,
+    top_p: TopPFlag = None,
+    beams: BeamsFlag = 1,
+    seed: SeedFlag = 0,
+    mode: ModeFlag = "answer",
+    grammar: GrammarFlag = True,
+    stream: StreamFlag = False,
+    prior: PriorFlag = None,
+    min_confidence: LeastFlag = 0.0,
     place: Annotated[int, flag("--place", verb="locate", help="Which demonstration photo, where none is given.")] = 0,
     picture: Annotated[Path | None, flag("--map", verb="locate", help="Write a picture of the answer (PNG).")] = None,
+    format: FormatFlag = None,
+    output: OutputFlag = None,
+    nmea: NmeaFlag = None,
+    mavlink: MavlinkFlag = None,
+    mavlink_message: MessageFlag = "gps_input",
+    origin: OriginFlag = None,
+    watch: WatchFlag = None,
     threads: ThreadsFlag = None,
     provider: ProviderFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
     """Find where a photo was taken, or where a description fits; without arguments, an unseen demonstration photo."""
-    from edgegeo.home import default_gallery, find_bundle
-    from edgegeo.measure import peak_resident_mb, resident_mb
-    from edgegeo.runtime import Locator
-
     if picture is not None:
         check_suffix(picture, (".png", ".jpg", ".jpeg", ".webp"))
+    decoding = decoding_of(candidates, temperature, top_p, beams, seed, mode, grammar)
+
+    opened = partial(
+        _opened, bundle, gallery, threads, provider, stream,
+        k=k, rerank=rerank, generate=generate, candidates=candidates, decoding=decoding,
+        prior=prior_of(prior), min_confidence=min_confidence,
+    )  # fmt: skip
+    given = photos or []
+    delivery = Delivery(format, output, nmea, mavlink, mavlink_message, origin, watch)
+    if not delivery.wanted(given):
+        _answer_one(_question(given[0] if given else None, text, place), *opened(), as_json, picture)
+        return
+    document = delivery.checked(given, text, as_json, picture)
+    if not given and text is None and watch is None:
+        given = [photo for photo in [_question(None, None, place).photo] if photo]
+    raise typer.Exit(deliver(delivery, given, text, document, opened))
+
+
+def _opened(
+    bundle: str | None, gallery: Path | None, threads: int | None, provider: str, stream: bool, **settings: Any
+) -> "tuple[Locator, Ask]":
+    """The locator, and what asks it with these settings."""
+    from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.runtime import Locator
+
     source = find_bundle(bundle)
     if gallery is None and (usual := default_gallery(source)).is_dir():
         gallery = usual
     locator = Locator.open(source, gallery, threads=threads, provider=provider)
     note_provider(provider, locator.model.provider)
-    question = _question(photo, text, place)
     if locator.gallery is None:
         note(f"no gallery, so no tiles; make one with: edgegeo index build{f' --bundle {bundle}' if bundle else ''}")
-    answer = locator.locate(question.photo, question.text, k=k, rerank=rerank, generate=generate)
+
+    def ask(photo: Path | None, text: str | None) -> "Answer":
+        answer = locator.locate(photo, text, listener=show if stream else None, **settings)
+        if stream and answer.text:
+            note("")
+        return answer
+
+    return locator, ask
+
+
+def _answer_one(question: Question, locator: "Locator", ask: "Ask", as_json: bool, picture: Path | None) -> None:
+    """One answer with everything that is known about it, for a person or as JSON, and its picture."""
+    from edgegeo.measure import peak_resident_mb, resident_mb
+
+    answer = ask(question.photo, question.text)
     question = _with_truth(question)
     memory = {"now_mb": resident_mb(), "peak_mb": peak_resident_mb()}
     error = _error_km(answer, question.truth)
-    opened = locator.model.bundle
+    bundle = locator.model.bundle
     if as_json:
-        emit_json(_document(question, answer, error, opened, memory))
+        emit_json(_document(question, answer, error, bundle, memory))
     else:
-        _print(question, answer, error, opened, memory)
+        _print(question, answer, error, bundle, memory)
     if picture is not None:
-        _draw(picture, question, answer, error, opened, locator.gallery)
+        _draw(picture, question, answer, error, bundle, locator.gallery)
         note(f"wrote {picture}")
 
 
@@ -142,6 +220,7 @@ def _print(
     if question.text is not None:
         lines.append(f"text      {question.text if len(question.text) <= 100 else question.text[:97] + '...'}")
     lines.append(f"position  {_where(answer)}")
+    lines += _trust_lines(answer)
     if question.truth is not None:
         far = "no position to compare" if error is None else f"error {error:,.0f} km"
         lines.append(f"EXIF says {question.truth.lat:.4f}, {question.truth.lon:.4f}: {far}")
@@ -150,6 +229,8 @@ def _print(
         table(
             ("tile", "lat", "lon", "score", "p(yes)", "km from EXIF"), [_tile_row(hit, question) for hit in answer.hits]
         )
+    if len(answer.candidates) > 1:
+        table(("candidate", "log p", "km from EXIF"), [_candidate_row(one, question) for one in answer.candidates])
     stages = ", ".join(f"{n} {ms:.1f}" for n, ms in answer.timings_ms.items() if n not in ("load", "total"))
     precision = ", ".join(f"{name} {part.precision}" for name, part in bundle.manifest.components.items())
     say(
@@ -169,9 +250,38 @@ def _where(answer: "Answer") -> str:
     if answer.position is None:
         wrote = f"; the model wrote {answer.text!r:.80}" if answer.text else ""
         return f"none found{wrote}"
-    radius = f", half of such answers lie within {answer.radius_km:,.0f} km" if answer.radius_km else ""
-    by = {"generation": "written by the model", "retrieval": "that of the best tile"}.get(answer.source, answer.source)
-    return f"{answer.position.lat:.4f}, {answer.position.lon:.4f}  ({by}{radius})"
+    by = answer.evidence.rule if answer.evidence else answer.source
+    return f"{answer.position.lat:.4f}, {answer.position.lon:.4f}  ({answer.source}: {by})"
+
+
+def _trust_lines(answer: "Answer") -> list[str]:
+    """How far the answer can be trusted, and what each part would have said alone."""
+    lines = []
+    if answer.radius_km is not None and answer.confidence is not None:
+        whose = "" if answer.calibration == "fit" else ", as the prior claims"
+        near = f"within 750 km with {100 * answer.confidence:.0f} %"
+        lines.append(f"radius    within {answer.radius_km:,.0f} km with 80 %, {near}{whose}")
+    elif answer.confidence is None:
+        lines.append("radius    not calibrated for such a question (edgegeo fit learns it from known places)")
+    if answer.abstained:
+        lines.append(
+            f"withheld  a position was found, but within 750 km with {100 * (answer.confidence or 0):.0f} % only"
+        )
+    lines += [f"careful   {warning}" for warning in answer.warnings]
+    if answer.evidence is not None and len(answer.evidence.proposals) > 1:
+        said = [f"{part} {at.lat:.2f}, {at.lon:.2f}" for part, at in answer.evidence.proposals.items()]
+        lines.append(f"evidence  {'; '.join(said)}")
+    return lines
+
+
+def _candidate_row(candidate: "Generated", question: Question) -> tuple[str, ...]:
+    from edgegeo.geo import distance_km
+
+    place, truth = candidate.position, question.truth
+    if place is None:
+        return (candidate.text[:60], f"{candidate.logprob:.2f}", "-")
+    far = "-" if truth is None else f"{distance_km(truth.lat, truth.lon, place.lat, place.lon):,.0f}"
+    return (f"{place.lat:.4f}, {place.lon:.4f}", f"{candidate.logprob:.2f}", far)
 
 
 def _tile_row(hit: Any, question: Question) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import edgegeo
 from edgegeo.cli.flags import flag
 from edgegeo.errors import EdgegeoError
 
-VERBS = ("export", "locate", "serve", "bench", "verify", "embed", "eval", "doctor")
+VERBS = ("export", "locate", "serve", "bench", "verify", "embed", "eval", "fit", "doctor")
 GROUPS = ("index", "train", "planet")
 EXTRAS = {
     "onnxruntime": "cpu",

@@ -1,9 +1,11 @@
 """What verbs say: results on stdout as tables or one JSON document, notes and progress on stderr."""
 
 import json
+import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -79,10 +81,21 @@ def progress_bar() -> Iterator[Progress]:
         yield listen
 
 
-def hush_libraries() -> None:
-    """Keep transformers off the network and its own bars off stderr; before its first import."""
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
+def hush_libraries(online: bool = False) -> None:
+    """Keep the libraries of the build side off stderr, and off the network too; before their first import.
+
+    Whatever they find wrong with a checkpoint edgegeo judges itself, and says so in a line that names the remedy.
+    online: a checkpoint is named by its hub repository, which has to be asked, and a download shows its bar.
+    """
+    quiet = () if online and sys.stderr.isatty() else ("HF_HUB_DISABLE_PROGRESS_BARS",)
+    for name in ("HF_HUB_DISABLE_TELEMETRY", *quiet, *(() if online else ("HF_HUB_OFFLINE",))):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    for name in ("bitsandbytes", "peft", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # By where they are raised, so that edgegeo's own warnings stay.
+    warnings.filterwarnings("ignore", module=r"(bitsandbytes|huggingface_hub|peft|torch|transformers)\b")
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -1,6 +1,7 @@
 """edgegeo export: flags, refusals, and the table it ends with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,16 @@ import pytest
 
 from edgegeo.cli.export import _adapters, _line, _settings, _value
 from edgegeo.errors import InputError
-from edgegeo.recipe import preset
+from edgegeo.recipe import TokenBudget, preset
 
 
 def test_flags_choose_the_recipe(tmp_path: Path) -> None:
     none = dict.fromkeys(("fp32", "fp16", "int8", "int4"), False)
-    assert _settings(none, None) == preset("int8")
-    assert _settings(none | {"int4": True}, None) == preset("int4")
+    assert _settings(none, None, None) == preset("int8")
+    assert _settings(none | {"int4": True}, None, None) == preset("int4")
     for flags, recipe in ((none | {"int4": True, "int8": True}, None), (none | {"int4": True}, tmp_path / "r.toml")):
         with pytest.raises(InputError, match="name one of"):
-            _settings(flags, recipe)
+            _settings(flags, recipe, None)
 
 
 def test_adapters_are_named_by_role() -> None:
@@ -61,3 +62,35 @@ def test_table_lines() -> None:
     assert _line(report.ReportRow("parity", "pixels", 0.0, None, "grey levels", high=1.0))[3] == "at most 1"
     assert _value(float("inf"), "km") == "none"
     assert _value(float("nan"), "km", signed=True) == "-"
+
+
+def test_the_token_budget_reaches_export(cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    asked: list[tuple[Any, Path]] = []
+
+    def stop(checkpoint: Any, recipe: Any, out: Path, **settings: Any) -> None:
+        asked.append((recipe, out))
+        raise InputError("enough")
+
+    monkeypatch.setattr("edgegeo.export.export", stop)
+    cli("export", "--int4", "--image-size", 64, "--tiles", 4).refused()
+    recipe, out = asked.pop()
+    assert recipe == replace(preset("int4"), name="int4-64px-4tiles", image=TokenBudget(64, 4))
+    assert out == home / "bundles" / "pocket-int4-64px-4tiles"
+    cli("export", "--max-pixels", 50_176).refused()
+    assert asked.pop()[0].image == TokenBudget(max_pixels=50_176)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--image-size", 0), "between 1 and 4,096"),
+        (("--image-size", 100), "choose 96 or 128"),
+        (("--tiles", 5), "4, 9, 16"),
+        (("--tiles", 16), "positions"),
+        (("--max-pixels", 1000), "not max_pixels"),
+    ],
+)
+def test_budgets_the_packaged_model_cannot_keep(cli: Any, words: tuple[object, ...], part: str) -> None:
+    pytest.importorskip("transformers")
+    assert part in cli("export", *words).refused()
