@@ -20,6 +20,9 @@ FLOORS = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "int4": 0.8}
 
 Random weights have no structure for 4 bits to keep: at true size int4 comes to 0.90, trained weights to more."""
 
+EXACT = 1e-3
+"""Largest difference to the reference at which a float32 contestant is timed."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -46,6 +49,9 @@ class Contest:
             floor = next((limit for precision, limit in FLOORS.items() if name.endswith(precision)), 0.9999)
             if not cosine >= floor:
                 raise SystemExit(f"{job.name}: {name} disagrees with transformers (cosine {cosine:.4f} < {floor})")
+            far = float(np.max(np.abs(outputs[name] - outputs[REFERENCE])))
+            if name.endswith("fp32") and not far <= EXACT:
+                raise SystemExit(f"{job.name}: {name} differs from transformers by {far:.1e} > {EXACT}")
         timings = time_in_turn(job.contestants, job.repeats)
         reference = summarize(timings[REFERENCE]).p50_ms
         for name, seconds in timings.items():

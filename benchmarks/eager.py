@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgegeo.export.source import Source
-from edgegeo.models.prompts import fill_ids, image_wrap, segments
-from edgegeo.models.smolvlm import image_features
+from edgegeo.models.families.smolvlm import image_features
+from edgegeo.models.prompts import fill_ids, segments
+from edgegeo.runtime.pictures import whole_layout
 
 Floats = NDArray[np.float32]
 
@@ -50,8 +51,8 @@ class Eager:
 
     def _ids(self, prompt: str, texts: Sequence[Sequence[int]] = ()) -> Any:
         tokenizer, config = self.checkpoint.tokenizer, self.checkpoint.config
-        pieces = segments(self.checkpoint.settings.prompts[prompt], tokenizer, image_wrap(tokenizer), "text")
-        return torch.tensor([fill_ids(pieces, config.image_token_id, self.checkpoint.image.tokens, texts)])
+        pieces = segments(self.checkpoint.settings.prompts[prompt], tokenizer)
+        return torch.tensor([fill_ids(pieces, config.image_token_id, [whole_layout(self.checkpoint.image)], texts)])
 
     def _pooled(self, ids: Any, pixels: Any) -> Floats:
         reference = self.source.roles["embed"].reference
