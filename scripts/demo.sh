@@ -6,5 +6,5 @@ scripts/setup.sh
 export PATH="$PWD/.venv/bin:$PATH"
 edgegeo export --int8
 edgegeo index build
-edgegeo locate --rerank 10 --map where.png
+edgegeo locate --candidates 10 --map where.png
 echo "Next: edgegeo serve   (in .venv/bin; then open http://127.0.0.1:8080)"

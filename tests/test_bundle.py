@@ -35,7 +35,7 @@ def manifest() -> Manifest:
         dialect="ort",
         target="cpu",
         components={k: Component(k, f"onnx/{k}.onnx", "fp32") for k in ("vision", "trunk")},
-        image=ImageSpec("smolvlm", 32, 32, 1, 1 / 255, (0.5,) * 3, (0.5,) * 3, 4),
+        image=ImageSpec("smolvlm", 32, 1, 1 / 255, (0.5,) * 3, (0.5,) * 3, 4, longest_edge=32),
         trunk=TrunkSpec(2, 1, 4, 8, 16, 64),
         roles=Roles(embed=embed),
         tokenizer="tokenizer.json",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgegeo.errors import InputError
-from edgegeo.recipe import PRECISIONS, load_recipe, preset
+from edgegeo.recipe import PRECISIONS, Recipe, TokenBudget, load_recipe, preset, with_budget
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +33,39 @@ def test_faults_name_the_file_and_the_remedy(tmp_path: Path) -> None:
         load_recipe(file)
     with pytest.raises(InputError, match="can't be read"):
         load_recipe(tmp_path / "none.toml")
+
+
+def test_a_budget_is_a_table_of_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text('name = "small"\n[image]\nimage_size = 256\nmax_tiles = 4\n')
+    assert load_recipe(file).image == TokenBudget(256, 4)
+    for line, fault in (
+        ("image_size = 0", "image_size must be between 1 and 4,096, not 0"),
+        ("max_tiles = 145", "max_tiles must be between 1 and 144"),
+        ("max_pixels = -1", "max_pixels must be between 1"),
+        ("image_size = 1.5", "image_size must be int"),
+        ("tiles = 4", "unknown key 'tiles'"),
+    ):
+        file.write_text(f'name = "small"\n[image]\n{line}\n')
+        with pytest.raises(InputError, match=fault):
+            load_recipe(file)
+
+
+def test_a_budget_refines_a_recipe_and_its_name() -> None:
+    assert with_budget(preset("int8"), TokenBudget()) == preset("int8")
+    once = with_budget(preset("int8"), TokenBudget(image_size=64))
+    assert (once.name, once.image, once.trunk) == ("int8-64px", TokenBudget(64), "int8")
+    twice = with_budget(once, TokenBudget(max_tiles=4))
+    assert (twice.name, twice.image) == ("int8-64px-4tiles", TokenBudget(64, 4))
+    assert TokenBudget(max_tiles=1).label == "1tile"
+    assert TokenBudget(max_pixels=50_176).label == "50176pixels"
+
+
+def test_targets_choose_dialects_and_blocks() -> None:
+    assert preset("int8").target == "cpu"
+    made = preset("int4", "tensorrt")
+    assert (made.name, made.target, made.block_size) == ("int4-tensorrt", "tensorrt", 64)
+    with pytest.raises(InputError, match="unknown target 'orin'; use one of cpu, tensorrt"):
+        preset("int8", "orin")
+    with pytest.raises(ValueError, match="64 or 128 for int4 under TensorRT"):
+        Recipe("x", target="tensorrt", trunk="int4")

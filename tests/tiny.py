@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgegeo.bundle import (
+    SCHEMA_VERSION,
     Bundle,
     Component,
     EmbedRole,
@@ -96,7 +97,7 @@ def _manifest(name: str, vocab: int, tokenizer: Any, yes: Any, no: Any, pooling:
         max_new_tokens=12,
     )
     return Manifest(
-        schema=1,
+        schema=SCHEMA_VERSION,
         name=name,
         family="smolvlm",
         dialect="ort",
@@ -106,7 +107,7 @@ def _manifest(name: str, vocab: int, tokenizer: Any, yes: Any, no: Any, pooling:
             "trunk": Component("trunk", "onnx/decoder_model_merged.onnx", "fp32"),
             "head": Component("head", "onnx/lm_head.onnx", "fp32"),
         },
-        image=ImageSpec("smolvlm", SIZE, SIZE, 1, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), TOKENS),
+        image=_image_spec(),
         trunk=TrunkSpec(LAYERS, KV_HEADS, HEAD_DIM, HIDDEN, vocab, MAX_POSITIONS),
         roles=Roles(embed, rerank, generate),
         tokenizer="tokenizer.json",
@@ -117,6 +118,11 @@ def _manifest(name: str, vocab: int, tokenizer: Any, yes: Any, no: Any, pooling:
         source={"checkpoint": "random"},
         tools={},
     )
+
+
+def _image_spec() -> ImageSpec:
+    half = (0.5,) * 3
+    return ImageSpec("smolvlm", SIZE, 1, 1 / 255, half, half, tokens=TOKENS, longest_edge=SIZE)
 
 
 def _with_files(manifest: Manifest, folder: Path) -> Manifest:
