@@ -36,7 +36,7 @@ class Engine:
     @classmethod
     def open(cls, settings: ServerSettings) -> "Engine":
         """Open what the settings name. Raises BundleError, GalleryError, DeviceError."""
-        model = Model.open(settings.bundle, settings.threads, settings.provider)
+        model = Model.open(settings.bundles[0], settings.threads, settings.provider)
         return cls(Locator.open(model, settings.gallery))
 
     @property

@@ -17,7 +17,7 @@ for name in ("torch", "transformers", "peft", "onnx", "onnxscript", "onnx_ir", "
 from pathlib import Path
 from edgegeo.server import ServerSettings, read_api_key, serve
 bundle, gallery = map(Path, sys.argv[1:])
-settings = ServerSettings(bundle=bundle, gallery=gallery, port=0, threads=1, api_key=read_api_key())
+settings = ServerSettings(bundles=(bundle,), gallery=gallery, port=0, threads=1, api_key=read_api_key())
 serve(settings, lambda line: print(line, flush=True))
 print("ended", flush=True)
 """

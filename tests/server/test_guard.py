@@ -198,7 +198,7 @@ def test_a_role_or_gallery_that_is_not_there(
 ) -> None:
     roles = open_bundle(tiny_bundle).manifest.roles
     only = variant(tiny_bundle, tmp_path / "only", Roles(generate=roles.generate))
-    changed = replace(settings, bundle=only, gallery=None)
+    changed = replace(settings, bundles=(only,), gallery=None)
     with started(Engine.open(changed), changed) as client:
         ready = client.get("/health/ready").json()
         assert (ready["roles"], ready["gallery"], ready["examples"]) == (["generate"], None, False)
@@ -218,7 +218,7 @@ def test_a_role_or_gallery_that_is_not_there(
         for address in ("/v1/map.png", "/v1/examples", "/v1/examples/0/photo.jpg"):
             assert code(client.get(address)) == "no_demo"
     embedding = variant(tiny_bundle, tmp_path / "embedding", Roles(embed=roles.embed))
-    changed = replace(settings, bundle=embedding, gallery=None)
+    changed = replace(settings, bundles=(embedding,), gallery=None)
     with started(Engine.open(changed), changed) as client:
         assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
         assert code(client.post("/v1/search", json={"text": "x"})) == "no_gallery"
@@ -229,7 +229,7 @@ def test_a_role_or_gallery_that_is_not_there(
 
 def test_a_gallery_of_another_bundle_does_not_start(other_tiny_bundle: Path, settings: ServerSettings) -> None:
     with pytest.raises(GalleryError, match="rebuild it with"):
-        Engine.open(replace(settings, bundle=other_tiny_bundle))
+        Engine.open(replace(settings, bundles=(other_tiny_bundle,)))
 
 
 def test_answers_are_never_mixed_up(client: TestClient) -> None:

@@ -39,7 +39,7 @@ def test_a_port_in_use_is_one_line(tiny_bundle: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ServerError, match=f"port {port} .*in use.*--port") as caught:
-            serve(ServerSettings(bundle=tiny_bundle, port=port))
+            serve(ServerSettings(bundles=(tiny_bundle,), port=port))
         assert "\n" not in str(caught.value)
 
 
@@ -51,22 +51,22 @@ def test_two_servers_cant_have_one_port() -> None:
 @pytest.mark.parametrize("host", ["203.0.113.7", "no..host"])
 def test_a_host_that_is_not_ours(tiny_bundle: Path, host: str) -> None:
     with pytest.raises(ServerError):
-        serve(ServerSettings(bundle=tiny_bundle, host=host, api_key=KEY))
+        serve(ServerSettings(bundles=(tiny_bundle,), host=host, api_key=KEY))
 
 
 def test_a_missing_bundle_leaves_the_port_free(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(BundleError, match="no bundle at"):
-        serve(ServerSettings(bundle=tmp_path / "none", port=port))
+        serve(ServerSettings(bundles=(tmp_path / "none",), port=port))
     bind("127.0.0.1", port).close()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "edge.local", ""])
 def test_other_machines_need_a_key(tmp_path: Path, host: str) -> None:
     with pytest.raises(ServerError, match=KEY_VARIABLE):
-        ServerSettings(bundle=tmp_path, host=host)
-    assert ServerSettings(bundle=tmp_path, host=host, api_key=KEY).host == host
+        ServerSettings(bundles=(tmp_path,), host=host)
+    assert ServerSettings(bundles=(tmp_path,), host=host, api_key=KEY).host == host
 
 
 def test_loopback_is_known() -> None:
@@ -78,7 +78,7 @@ def test_loopback_is_known() -> None:
 )
 def test_settings_that_cant_work(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ServerError, match=next(iter(wrong))):
-        ServerSettings(bundle=tmp_path, **wrong)  # type: ignore[arg-type]
+        ServerSettings(bundles=(tmp_path,), **wrong)  # type: ignore[arg-type]
 
 
 def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
