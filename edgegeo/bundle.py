@@ -345,6 +345,12 @@ def staging(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_target(target: Path) -> None:
+    """BundleError where something stands that a bundle must not replace: long work asks before it begins."""
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target} exists and is not a bundle; choose another place with -o")
+
+
 def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
     """Hash every file in `folder`, write the manifest, sync, move the whole to `target`, and read it back.
 
@@ -352,8 +358,7 @@ def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
     `target` that is not a bundle is never replaced: BundleError.
     """
     target = Path(target).absolute()
-    if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(f"{target} exists and is not a bundle; choose another place with -o")
+    check_target(target)
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_NAME):
         _sync(file)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgegeo.bundle import check_target
 from edgegeo.errors import InputError
 from edgegeo.progress import Progress, silent
 from edgegeo.recipe import Recipe
@@ -36,7 +37,7 @@ def export(
     # Imported here: torch, transformers and onnx take seconds, and a wrong option should be told before.
     from edgegeo.export.costs import Costs
     from edgegeo.export.onnx_folder import export_onnx_folder, onnx_home
-    from edgegeo.export.pipeline import check_target, export_source
+    from edgegeo.export.pipeline import export_source
     from edgegeo.export.preview import check_room
     from edgegeo.export.source import open_source
 

@@ -14,14 +14,24 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgegeo.bundle import MANIFEST_NAME, SCHEMA_VERSION, Bundle, Component, Manifest, Roles, sha256_of, staging
+from edgegeo.bundle import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Bundle,
+    Component,
+    Manifest,
+    Roles,
+    check_target,
+    sha256_of,
+    staging,
+)
 from edgegeo.calibration import readable
 from edgegeo.errors import CheckpointError, EdgegeoError, VerificationError
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import pack, parity
 from edgegeo.export.components import STEMS
 from edgegeo.export.conclude import Staged, conclude
-from edgegeo.export.pipeline import PARITY_SAMPLES, check_target
+from edgegeo.export.pipeline import PARITY_SAMPLES
 from edgegeo.export.report import ExportReport
 from edgegeo.export.source import RoleSource, Source
 from edgegeo.models.checkpoint import (

@@ -131,12 +131,17 @@ def compare(bundle: Bundle, source: Source, expected: Expected, samples: Sequenc
 
 def require(stages: Sequence[Stage], what: str) -> None:
     """VerificationError naming every stage that failed."""
-    failed = [f"{s.name} ({s.measure} {s.value:.4g}, allowed {s.limit:g})" for s in stages if not s.passed]
+    failed = [f"{s.name} ({s.measure} {s.value:.4g}, allowed {allowed(s)})" for s in stages if not s.passed]
     if failed:
         raise VerificationError(
             f"the {what} bundle computes something else than the checkpoint: {', '.join(failed)}. Nothing was written; "
             "export at a higher precision, or report this with the checkpoint's config.json"
         )
+
+
+def allowed(stage: Stage) -> str:
+    """The limit in words."""
+    return "any finite value" if stage.limit is None else f"{stage.limit:g}"
 
 
 def image_processor(path: Path) -> Any:

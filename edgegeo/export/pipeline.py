@@ -9,9 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgegeo.bundle import MANIFEST_NAME, Bundle, staging
+from edgegeo.bundle import Bundle, check_target, staging
 from edgegeo.calibration import describe_samples, readable, record_ranges
-from edgegeo.errors import BundleError
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import components, pack, parity, windows
 from edgegeo.export.components import Layout, Ranges
@@ -110,12 +109,6 @@ def _expect(
 
 def _merged(source: Source) -> dict[str, float]:
     return {r: s.merge_difference for r, s in source.roles.items() if s.merge_difference is not None}
-
-
-def check_target(out: Path) -> None:
-    """What `publish` would refuse at the end is refused before the work."""
-    if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"{out} exists and is not a bundle; choose another place with -o")
 
 
 def _stage(

@@ -57,22 +57,22 @@ def prove(
 
     folder: where a part may stand while it is checked. Adapted parts are compared with the attached adapter.
     """
-    stages = []
+    stages, dialect = [], made.manifest.dialect
     for index, (name, part) in enumerate(plan.parts.items()):
         progress("prove fp32", index, len(plan.parts))
         role = next(role for role, kinds in plan.roles.items() if name in kinds.values())
         reference = source.roles[role].reference
         if part.kind == "vision":
-            stages.append(_vision(part, reference, expected, folder))
+            stages.append(_vision(part, reference, expected, folder, dialect))
             continue
         if part.kind == "text":
-            stages.append(_text(part, reference, expected, sample, folder))
+            stages.append(_text(part, reference, expected, sample, folder, dialect))
             continue
         watched = watch(reference, made, role, expected, sample)
         if part.kind == "trunk":
             stages.append(_windows(part, reference, watched, made, folder))
         else:
-            stages.append(_head(part, reference, watched, folder))
+            stages.append(_head(part, reference, watched, folder, dialect))
     progress("prove fp32", len(plan.parts), len(plan.parts))
     return tuple(stages)
 
@@ -136,11 +136,11 @@ def spans(text: Any) -> list[tuple[int, int]]:
     return [*out, (first, len(sizes))]
 
 
-def _vision(part: Part, reference: Reference, expected: Expected, folder: Path) -> Stage:
+def _vision(part: Part, reference: Reference, expected: Expected, folder: Path, dialect: str) -> Stage:
     import torch
 
     worst = 1.0
-    with _opened(folder, part.name, lambda: components.build(part, Storage())) as session:
+    with _opened(folder, part.name, lambda: components.build(part, Storage(), dialect=dialect)) as session:
         for picture in expected.pictures:
             with torch.no_grad():
                 wanted = reference.family.image_features(reference.model, picture).float().numpy()
@@ -149,10 +149,10 @@ def _vision(part: Part, reference: Reference, expected: Expected, folder: Path) 
     return Stage(f"{part.name}, fp32 graph", "cosine", worst, COSINE["fp32"])
 
 
-def _text(part: Part, reference: Reference, expected: Expected, sample: Sample, folder: Path) -> Stage:
+def _text(part: Part, reference: Reference, expected: Expected, sample: Sample, folder: Path, dialect: str) -> Stage:
     """The text tower of a dual encoder, on the first sample's description."""
     ids = reference.token_ids(sample.text)
-    with _opened(folder, part.name, lambda: components.build(part, Storage())) as session:
+    with _opened(folder, part.name, lambda: components.build(part, Storage(), dialect=dialect)) as session:
         got = session.run(None, {"input_ids": ids})[0]
     return Stage(f"{part.name}, fp32 graph", "cosine", least_cosine(got, expected.embed_text[:1]), COSINE["fp32"])
 
@@ -161,26 +161,27 @@ def _windows(part: Part, reference: Reference, watched: Watched, made: Bundle, f
     import torch
 
     text, norm = part.modules.text, reference.family.parts(reference.model).text.norm
-    everywhere = np.arange(watched.fed.embeds.shape[1])[None]
+    everywhere, dialect = np.arange(watched.fed.embeds.shape[1])[None], made.manifest.dialect
     worst = 1.0
     for first, past in spans(text):
         spec = replace(made.decoder, layers=past - first)
         view = window(text, first, past)
-        with _opened(folder, part.name, lambda view=view: build_trunk(view, Storage())) as session:
-            got = Trunk(session, spec).hidden(replace(watched.fed, embeds=watched.states[first]), everywhere)
+        fed = replace(watched.fed, embeds=watched.states[first])
+        with _opened(folder, part.name, lambda view=view: build_trunk(view, Storage(), dialect)) as session:
+            got = Trunk(session, spec, dialect).hidden(fed, everywhere)
         with torch.no_grad():
             wanted = norm(torch.from_numpy(watched.states[past])).float().numpy()
         worst = float(np.minimum(worst, least_cosine(got, wanted)))  # unlike min, keeps NaN
     return Stage(f"{part.name}, fp32 graph", "cosine", worst, COSINE["fp32"])
 
 
-def _head(part: Part, reference: Reference, watched: Watched, folder: Path) -> Stage:
+def _head(part: Part, reference: Reference, watched: Watched, folder: Path, dialect: str) -> Stage:
     import torch
 
     states = watched.final[:, -4:]
     with torch.no_grad():
         wanted = reference.family.parts(reference.model).head(torch.from_numpy(states)).float().numpy()
-    with _opened(folder, part.name, lambda: build_head(part.modules.head, Storage())) as session:
+    with _opened(folder, part.name, lambda: build_head(part.modules.head, Storage(), dialect)) as session:
         got = session.run(["logits"], {"hidden_states": states})[0]
     return Stage(f"{part.name}, fp32 graph", "cosine", least_cosine(got, wanted), COSINE["fp32"])
 

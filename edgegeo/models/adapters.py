@@ -274,9 +274,3 @@ def load_queries(folder: str | Path, hidden: int | None = None) -> NDArray[np.fl
     if queries.ndim != 2 or (hidden is not None and queries.shape[1] != hidden):
         raise CheckpointError(f"{file} holds queries of shape {queries.shape}, this model needs (any, {hidden})")
     return queries
-
-
-def slq_config(folder: str | Path) -> dict[str, Any]:
-    """slq_config.json of an adapter folder."""
-    data: dict[str, Any] = json.loads((Path(folder) / SLQ_CONFIG).read_text(encoding="utf-8"))
-    return data

@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import CheckpointError
+from edgegeo.models.family import Family
 from edgegeo.models.preprocessor import faults, pixels
 from edgegeo.recipe import TokenBudget
+from edgegeo.runtime.pictures import Picture
 
 SETTINGS: dict[str, Any] = {
     "prompts": {"embed_text": "{text}", "embed_image": "{image}"},
@@ -17,6 +22,26 @@ SETTINGS: dict[str, Any] = {
 """edgegeo_model.json of a checkpoint that only embeds."""
 PROCESSORS = {"clip": ("CLIPImageProcessor", "CLIPFeatureExtractor"), "siglip": ("SiglipImageProcessor",)}
 """Classes that a kind of preprocessing follows; the second is an old name of the first."""
+
+
+class DualEncoder(Family):
+    """A family of two towers in one space; what differs between such families is left to them."""
+
+    def default_settings(self, tokenizer: Any) -> dict[str, Any]:
+        """Texts and pictures as they are."""
+        return SETTINGS
+
+    def text_features(self, model: Any, ids: Tensor) -> Tensor:
+        """(B, dim)."""
+        features: Tensor = model.get_text_features(input_ids=ids).pooler_output
+        return features
+
+    def image_features(self, model: Any, picture: Picture) -> Tensor:
+        """(1, dim)."""
+        pixels = torch.from_numpy(picture.inputs["pixel_values"])
+        other = pixels.shape[-1] != model.config.vision_config.image_size
+        features: Tensor = model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=other).pooler_output
+        return features
 
 
 def around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -41,11 +41,6 @@ class Stored:
         return self.parameters * 4 > FULL_BYTES
 
     @property
-    def loaded_bytes(self) -> int:
-        """What they take in memory."""
-        return self.bytes if self.lean else self.parameters * 4
-
-    @property
     def loaded_dtype(self) -> torch.dtype:
         """The type they are loaded in."""
         return self.dtype if self.lean else torch.float32

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgegeo.models.checkpoint import packaged_checkpoint
+
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
@@ -50,10 +52,37 @@ class _Empty(BaseHTTPRequestHandler):
         """Nothing on stderr."""
 
 
-@pytest.mark.parametrize("verb", [("export", "org/name", "--plan"), ("bench", "--checkpoint", "org/name")])
-def test_a_hub_name_is_looked_up_on_the_hub(tmp_path: Path, verb: tuple[str, ...]) -> None:
+class _Stocked(_Empty):
+    """A hub with one repository: the packaged configuration, and weights that would take a while."""
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    names = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        name = self.path.rpartition("/")[2]
+        if self.path.startswith("/api/models/org/name/revision/"):
+            listing = {"id": "org/name", "sha": self.commit, "siblings": [{"rfilename": n} for n in self.names]}
+            body = json.dumps(listing).encode()
+        elif self.path.startswith("/api/models/org/name/tree/"):
+            files = [{"type": "file", "path": n, "size": 1, "oid": n} for n in self.names]
+            body = json.dumps(files).encode()
+        else:
+            body = (packaged_checkpoint() / name).read_bytes()
+        self.send_response(200)
+        for key, value in {"ETag": f'"{name}"', "X-Repo-Commit": self.commit, "Content-Length": len(body)}.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+
+def on_a_hub(kind: type[_Empty], tmp_path: Path, *verb: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """A verb run against a hub on loopback, and the paths it asked for."""
     asked: list[str] = []
-    handler = type("Handler", (_Empty,), {"asked": asked})
+    handler = type("Handler", (kind,), {"asked": asked})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
@@ -67,6 +96,20 @@ def test_a_hub_name_is_looked_up_on_the_hub(tmp_path: Path, verb: tuple[str, ...
     finally:
         server.shutdown()
         server.server_close()
+    return done, asked
+
+
+def test_a_plan_leaves_the_weights_on_the_hub(tmp_path: Path) -> None:
+    done, asked = on_a_hub(_Stocked, tmp_path, "export", "org/name", "--int4", "--plan", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parameters"] > 1_000_000
+    assert any(path.endswith("config.json") for path in asked)
+    assert not any("safetensors" in path for path in asked)
+
+
+@pytest.mark.parametrize("verb", [("export", "org/name", "--plan"), ("bench", "--checkpoint", "org/name")])
+def test_a_hub_name_is_looked_up_on_the_hub(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    done, asked = on_a_hub(_Empty, tmp_path, *verb)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert "the hub has no such repository" in done.stderr

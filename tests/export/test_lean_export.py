@@ -105,6 +105,21 @@ def test_a_wrong_graph_fails_its_proof(lean: Source, tmp_path: Path, wrong: str,
     assert not list(tmp_path.iterdir())
 
 
+def test_the_proof_is_of_the_dialect_that_is_written(lean: Source, tmp_path: Path) -> None:
+    built: list[str] = []
+    real = windows.build_trunk
+
+    def watched(text: Any, storage: Any, dialect: str = "ort") -> Any:
+        built.append(dialect)
+        return real(text, storage, dialect)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "build_trunk", watched)
+        report = export_source(lean, preset("int8", "tensorrt"), tmp_path / "out", places=0)
+    assert set(built) == {"trt"}
+    assert rows(report)["parity", "trunk, fp32 graph"].value > 0.99999
+
+
 def test_nan_never_passes() -> None:
     assert np.isnan(windows.least_cosine([[np.nan, 1.0]], [[1.0, 1.0]]))
     stage = parity.Stage("x", "cosine", float(np.minimum(1.0, windows.least_cosine([[np.nan]], [[1.0]]))), 0.9999)

@@ -2,22 +2,18 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import CheckpointError
-from edgegeo.models.dual import SETTINGS, around, budget_size, plain_spec, square
-from edgegeo.models.family import Family, Parts, TextSpec
+from edgegeo.models.dual import DualEncoder, around, budget_size, plain_spec, square
+from edgegeo.models.family import Parts, TextSpec
 from edgegeo.recipe import TokenBudget
-from edgegeo.runtime.pictures import Picture
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIPImageProcessor's defaults."""
 
 
-class CLIP(Family):
+class CLIP(DualEncoder):
     """CLIPModel, as OpenAI, LAION and many fine-tunes have it."""
 
     name = "clip"
@@ -49,10 +45,6 @@ class CLIP(Family):
         size = budget_size(budget, own, patch)
         return plain_spec("clip", size, preprocessor, _MEAN, _STD, edge if size == own else round(edge * size / own))
 
-    def default_settings(self, tokenizer: Any) -> dict[str, Any]:
-        """Texts and pictures as they are."""
-        return SETTINGS
-
     def text_spec(self, config: Any, tokenizer: Any, pad_token: str | None) -> TextSpec:
         """Start and end of text around the words; what pads behind the end is never seen."""
         before, after = around(tokenizer)
@@ -63,18 +55,6 @@ class CLIP(Family):
             )
         longest = config.text_config.max_position_embeddings - len(before) - len(after)
         return TextSpec(config.projection_dim, before, after, pad_id=after[-1], pad_to=0, longest=longest)
-
-    def text_features(self, model: Any, ids: Tensor) -> Tensor:
-        """(B, dim)."""
-        features: Tensor = model.get_text_features(input_ids=ids).pooler_output
-        return features
-
-    def image_features(self, model: Any, picture: Picture) -> Tensor:
-        """(1, dim)."""
-        pixels = torch.from_numpy(picture.inputs["pixel_values"])
-        other = pixels.shape[-1] != model.config.vision_config.image_size
-        features: Tensor = model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=other).pooler_output
-        return features
 
     def processor_inputs(self, processor: Any, image: Any, spec: ImageSpec) -> dict[str, Any]:
         """The processor's own resize and crop, at the sizes of `spec`."""

@@ -2,18 +2,14 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import CheckpointError
-from edgegeo.models.dual import SETTINGS, around, budget_size, plain_spec, square
-from edgegeo.models.family import Family, Parts, TextSpec
+from edgegeo.models.dual import DualEncoder, around, budget_size, plain_spec, square
+from edgegeo.models.family import Parts, TextSpec
 from edgegeo.recipe import TokenBudget
-from edgegeo.runtime.pictures import Picture
 
 
-class SigLIP(Family):
+class SigLIP(DualEncoder):
     """SiglipModel: both towers give embeddings of one width, with no projection of the picture."""
 
     name = "siglip"
@@ -39,10 +35,6 @@ class SigLIP(Family):
         size = budget_size(budget, own, config.vision_config.patch_size)
         return plain_spec("siglip", size, preprocessor, (0.5,) * 3, (0.5,) * 3)
 
-    def default_settings(self, tokenizer: Any) -> dict[str, Any]:
-        """Texts and pictures as they are."""
-        return SETTINGS
-
     def text_spec(self, config: Any, tokenizer: Any, pad_token: str | None) -> TextSpec:
         """Always padded to the full length, and the padding is read: the pad token is part of the model."""
         text, dim = config.text_config, config.vision_config.hidden_size
@@ -61,18 +53,6 @@ class SigLIP(Family):
             tokenizer.encode("A", add_special_tokens=False).ids != tokenizer.encode("a", add_special_tokens=False).ids
         )
         return TextSpec(dim, before, after, pad, text.max_position_embeddings, longest, lower_case=differs)
-
-    def text_features(self, model: Any, ids: Tensor) -> Tensor:
-        """(B, dim)."""
-        features: Tensor = model.get_text_features(input_ids=ids).pooler_output
-        return features
-
-    def image_features(self, model: Any, picture: Picture) -> Tensor:
-        """(1, dim)."""
-        pixels = torch.from_numpy(picture.inputs["pixel_values"])
-        other = pixels.shape[-1] != model.config.vision_config.image_size
-        features: Tensor = model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=other).pooler_output
-        return features
 
     def processor_inputs(self, processor: Any, image: Any, spec: ImageSpec) -> dict[str, Any]:
         """The processor's own resize, at the size of `spec`."""
