@@ -15,7 +15,7 @@ from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
 from edgegeo.server.guard import Gate, KeyCheck, Porch
 from edgegeo.server.inputs import Decoder
-from edgegeo.server.metrics import Metrics
+from edgegeo.server.metrics import Loaded, Metrics
 from edgegeo.server.settings import ServerSettings
 from edgegeo.server.worker import Admission
 
@@ -73,8 +73,9 @@ def _lifespan(context: Context, on_start: Callable[[], None] | None) -> Lifespan
         seed = await run_sync(engine.planet_seed)
         context.demo = None if seed is None else Demo(seed)
         precision = "+".join(sorted(set(engine.precision.values())))
-        metrics.model.labels(engine.name, precision, ",".join(engine.providers), engine.fingerprint).set(1)
-        metrics.gallery.set(0 if engine.gallery is None else len(engine.gallery))
+        tiles = 0 if engine.gallery is None else len(engine.gallery)
+        served = Loaded(engine.name, precision, ",".join(engine.providers), engine.fingerprint, tiles=tiles)
+        metrics.watch_bundles(lambda: [served])
         context.ready = True
         if on_start is not None:
             on_start()

@@ -242,4 +242,4 @@ def test_messages_with_something_private_are_replaced(secret: str) -> None:
 
 def test_nothing_of_the_above_hurt_the_server(client: TestClient, photo: bytes, tmp_path: Path) -> None:
     assert client.post("/v1/locate", files={"image": ("p.jpg", photo)}).status_code == 200
-    assert "edgegeo_queue_size 0.0" in client.get("/metrics").text
+    assert "edgegeo_requests_in_hand 0.0" in client.get("/metrics").text

@@ -167,7 +167,11 @@ def test_metrics_count_what_was_done(client: TestClient) -> None:
     assert 'edgegeo_request_seconds_count{method="POST",route="/v1/locate",status="200"}' in text
     assert 'route="other",status="404"' in text
     assert "nowhere" not in text
-    for name in ('edgegeo_stage_seconds_count{stage="search"}', "edgegeo_queue_size 0.0", "edgegeo_gallery_tiles 12.0"):
+    for name in (
+        'edgegeo_stage_seconds_count{stage="search"}',
+        "edgegeo_queue_size 0.0",
+        'edgegeo_gallery_tiles{bundle="tiny"} 12.0',
+    ):
         assert name in text
     assert "process_resident_memory_bytes" in text
     assert 'edgegeo_model_info{bundle="tiny"' in text

@@ -119,7 +119,7 @@ def test_a_full_queue_is_answered_at_once(engine: Engine, settings: ServerSettin
             while admission.in_hand < 2:
                 assert time.monotonic() < end
                 time.sleep(0.01)
-            assert "edgegeo_queue_size 2.0" in client.get("/metrics").text
+            assert "edgegeo_requests_in_hand 2.0" in client.get("/metrics").text
             answer = client.post("/v1/locate", json={"text": "a river"})
             assert (answer.status_code, code(answer)) == (429, "queue_full")
             assert int(answer.headers["retry-after"]) >= 1
@@ -146,7 +146,7 @@ def test_the_deadline_drops_what_waits(
             assert (answer.status_code, code(answer)) == (504, "deadline_exceeded")
         assert client.post("/v1/locate", json={"text": "soon"}).status_code == 200
         assert ran == ["soon"]
-        assert "edgegeo_queue_size 0.0" in client.get("/metrics").text
+        assert "edgegeo_requests_in_hand 0.0" in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(

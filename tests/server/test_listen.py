@@ -100,5 +100,5 @@ def test_keys_that_protect_nothing_are_refused(tmp_path: Path, content: bytes) -
 
 
 def test_a_missing_key_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="can't read the API key file"):
+    with pytest.raises(ServerError, match="can't read the key file"):
         read_api_key(tmp_path / "none")
