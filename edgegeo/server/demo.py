@@ -7,6 +7,7 @@ from functools import lru_cache
 from PIL import Image
 
 from edgegeo.planet import Place, Planet
+from edgegeo.server.basemap import planet_basemap
 
 MAP_WIDTH = 1600
 PHOTO_SIZE = 256
@@ -23,6 +24,7 @@ class Demo:
         self._lock = threading.Lock()
         self._places = lru_cache(maxsize=1)(self._choose)
         self._map = lru_cache(maxsize=1)(self._render_map)
+        self._basemap = lru_cache(maxsize=1)(self._trace)
         self._photo = lru_cache(maxsize=EXAMPLES)(self._render_photo)
 
     def places(self) -> tuple[Place, ...]:
@@ -34,6 +36,11 @@ class Demo:
         """PNG, equirectangular."""
         with self._lock:
             return self._map()
+
+    def basemap(self) -> str:
+        """Coastlines, borders and names as JSON; see server/basemap.py."""
+        with self._lock:
+            return self._basemap()
 
     def photo(self, index: int) -> bytes:
         """JPEG of the ground photo of one of `places`. IndexError beyond them."""
@@ -58,6 +65,9 @@ class Demo:
 
     def _render_map(self) -> bytes:
         return encode(self.planet.overview(MAP_WIDTH), "PNG")
+
+    def _trace(self) -> str:
+        return planet_basemap(self.planet)
 
     def _render_photo(self, index: int) -> bytes:
         place = self._places()[index]

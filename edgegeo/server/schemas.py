@@ -258,6 +258,7 @@ class Ready(BaseModel):
     roles: list[str]
     provider: list[str] = Field(description="execution providers really in use, as onnxruntime reports them")
     gallery: GalleryState | None
+    basemap: str = Field(description="address of the coastlines and borders of the world that is located on")
     examples: bool = Field(description="whether /v1/examples has photos with known places")
 
 

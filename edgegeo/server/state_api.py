@@ -17,6 +17,8 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _FRESH = {"cache-control": "no-cache"}
 _STEADY = {"cache-control": "private, max-age=3600"}
 MAP = "/v1/map.png"
+PLANET_BASEMAP = "/v1/map.json"
+EARTH_BASEMAP = "/page/earth.json"
 
 
 def health_router(context: Context) -> APIRouter:
@@ -44,6 +46,7 @@ def health_router(context: Context) -> APIRouter:
             roles=engine.roles,
             provider=engine.providers,
             gallery=gallery,
+            basemap=PLANET_BASEMAP if context.demo else EARTH_BASEMAP,
             examples=context.demo is not None,
         )
 
@@ -66,6 +69,10 @@ def demo_router(context: Context) -> APIRouter:
     @routes.get(MAP, summary="World map of the demo planet, equirectangular", response_class=Response)
     async def map_png() -> Response:
         return Response(await run_sync(demo().map), media_type="image/png", headers=_STEADY)
+
+    @routes.get(PLANET_BASEMAP, summary="Coastlines and borders of the demo planet", response_class=Response)
+    async def map_json() -> Response:
+        return Response(await run_sync(demo().basemap), media_type="application/json", headers=_STEADY)
 
     @routes.get("/v1/examples", summary="Photos of the demo planet whose place is known")
     async def examples() -> ExampleList:
