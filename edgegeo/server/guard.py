@@ -2,10 +2,8 @@
 
 import hashlib
 import hmac
-import logging
 import re
 import time
-import uuid
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,11 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgegeo.server import logs
 from edgegeo.server.faults import NO_KEY, QUEUE_FULL, TOO_LARGE, TOO_LATE, WRONG_KEY, Refusal, handle, respond
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.worker import Admission
-
-log = logging.getLogger("edgegeo.server")
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -30,7 +27,6 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Pages and probes that hold nothing secret; the page asks its reader for the key and sends it with every call.
 _OPEN = re.compile(r"/(health/(live|ready)|docs|openapi\.json|page/.*)?")
 RETRY_AFTER_S = 1
@@ -47,9 +43,11 @@ class Porch:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope["edgegeo.request_id"] = request_id
+        with logs.tracing(Headers(scope=scope).get("x-request-id", "")) as trace:
+            await self._answered(trace, scope, receive, send)
+
+    async def _answered(self, trace: logs.Trace, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["edgegeo.request_id"] = trace.request_id
         begun = time.perf_counter()
         status = 0
 
@@ -58,7 +56,7 @@ class Porch:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers["x-request-id"] = trace.request_id
                 headers.setdefault("cache-control", "no-store")
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
@@ -71,12 +69,12 @@ class Porch:
             if not status:
                 await answer(scope, receive, with_headers)
         finally:
-            spent = time.perf_counter() - begun
             route = getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other"
+            method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "DELETE") else "other"
             # 499, as nginx has it: the client left before there was an answer.
-            self.metrics.request_seconds.labels(route, method, str(status or 499)).observe(spent)
-            log.info("%s %s %d %.1f ms %s", method, route, status or 499, spent * 1000, request_id)
+            self.metrics.request_seconds.labels(route, method, str(status or 499)).observe(time.perf_counter() - begun)
+            client = scope.get("client") or ("-", 0)
+            logs.request(trace, method, route, status or 499, str(client[0]))
 
 
 class KeyCheck:

@@ -1,0 +1,133 @@
+"""The server's log on stderr: one line a request, as text or JSON, and everything uvicorn says in the same form.
+
+A line holds what happened and how long it took; never a picture, a text, a key or a query string.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+ACCESS = "edgegeo.access"
+"""Logger of the line that each request gets."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FACTS = "facts"
+
+
+@dataclass
+class Trace:
+    """What is known of the request in hand; whoever works for it adds to it."""
+
+    request_id: str
+    wait_ms: float = 0.0
+    model_ms: float = 0.0
+    batch: int = 0
+    """Inputs in the largest call of the model that this request had a part in."""
+    begun: float = field(default_factory=time.perf_counter)
+
+    def add(self, wait_ms: float, model_ms: float, batch: int) -> None:
+        """One call of the model: how long the request waited for it, how long it took, with how many inputs."""
+        self.wait_ms += wait_ms
+        self.model_ms += model_ms
+        self.batch = max(self.batch, batch)
+
+
+_trace: ContextVar[Trace | None] = ContextVar("edgegeo_trace", default=None)
+
+
+def current() -> Trace | None:
+    """The trace of the request that this task works for; None outside a request."""
+    return _trace.get()
+
+
+@contextmanager
+def tracing(given: str) -> Iterator[Trace]:
+    """A request's trace while it is in hand. `given` is the client's own id, used if it is a sane one."""
+    trace = Trace(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    token = _trace.set(trace)
+    try:
+        yield trace
+    finally:
+        _trace.reset(token)
+
+
+def request(trace: Trace, method: str, route: str, status: int, client: str) -> None:
+    """The line of an answered request. `route` is the pattern that matched, not the path that was sent."""
+    facts: dict[str, Any] = {
+        "method": method,
+        "route": route,
+        "status": status,
+        "ms": round((time.perf_counter() - trace.begun) * 1000.0, 1),
+        "client": client,
+    }
+    if trace.batch:
+        facts |= {"wait_ms": round(trace.wait_ms, 1), "model_ms": round(trace.model_ms, 1), "batch": trace.batch}
+    logging.getLogger(ACCESS).info("request", extra={_FACTS: facts})
+
+
+def event(message: str, facts: Mapping[str, Any] | None = None, level: int = logging.INFO) -> None:
+    """A line about the process: started, reloaded, draining."""
+    logging.getLogger("edgegeo.server").log(level, message, extra={_FACTS: dict(facts or {})})
+
+
+def configure(form: str, stream: TextIO | None = None) -> None:
+    """Send the log of the whole process, uvicorn's and Python's warnings included, to stderr as `text` or `json`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    handler.addFilter(_identified)
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("edgegeo").setLevel(logging.INFO)
+
+
+def _identified(record: logging.LogRecord) -> bool:
+    """Every line written while a request is in hand carries its id."""
+    trace = _trace.get()
+    record.request_id = None if trace is None else trace.request_id
+    return True
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line; a traceback is one string in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown: dict[str, Any] = {
+            "time": f"{_clock(record)}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id := getattr(record, "request_id", None):
+            shown["request_id"] = request_id
+        shown |= getattr(record, _FACTS, {})
+        if record.exc_info:
+            shown["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(shown, ensure_ascii=True, default=str)
+
+
+class TextLines(logging.Formatter):
+    """`time LEVEL message key=value ...`; a traceback follows, indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"request_id": getattr(record, "request_id", None), **getattr(record, _FACTS, {})}
+        words = [f"{name}={value}" for name, value in facts.items() if value is not None]
+        # A line break in a message would let it pass for a line of its own.
+        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        line = " ".join([f"{_clock(record)}Z", record.levelname, message, *words])
+        if record.exc_info:
+            line += "\n  " + self.formatException(record.exc_info).replace("\n", "\n  ")
+        return line
+
+
+def _clock(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
