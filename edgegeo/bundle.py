@@ -131,13 +131,15 @@ class EmbedRole:
     text_prompt: tuple[Segment, ...]
     image_prompt: tuple[Segment, ...]
     pooling: str
-    """"eos": last non-pad position; "queries": mean over the shared latent queries appended to the prompt; "dual":
-    each component gives a whole embedding itself."""
+    """"eos": last non-pad position; "mean": all positions of the prompt; "last_k": the last of them; "queries": mean
+    over the shared latent queries appended to the prompt; "dual": each component gives a whole embedding itself."""
     dim: int
     max_text_tokens: int
     """Longer texts are an error, never cut in silence."""
     queries: str | None = None
     """File of the shared latent queries, with pooling "queries"."""
+    last: int = 1
+    """Positions taken together by pooling "last_k"."""
     pad_id: int = 0
     """Token id behind texts that are shorter than others, with pooling "dual"."""
     pad_to: int = 0

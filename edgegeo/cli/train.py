@@ -11,13 +11,21 @@ from edgegeo.cli.output import emit_json, hush_libraries, progress_bar, say
 from edgegeo.errors import InputError
 
 T = TypeVar("T")
-PATHS = ("out", "checkpoint", "data.cache")
+PATHS = ("out", "checkpoint", "data.cache", "data.root")
 """Settings that are paths; everything else reads as JSON does."""
 
 OutFlag = Annotated[Path, flag("--output", "-o", verb="train", help="Folder to write.")]
-CheckpointFlag = Annotated[
-    Path | None, flag("--checkpoint", verb="train", help="Base checkpoint.", show_default="the packaged model")
+RecipeFlag = Annotated[
+    Path | None, flag("--recipe", verb="train", help="TOML file of an experiment; other flags win over it.")
 ]
+CheckpointFlag = Annotated[
+    str | None,
+    flag("--checkpoint", verb="train", help="Base checkpoint: a folder, or ORG/NAME.", show_default="packaged model"),
+]
+DataFlag = Annotated[
+    str | None, flag("--data", verb="train", help="Data set, a name of `edgegeo data list`.", show_default="planet")
+]
+RootFlag = Annotated[Path | None, flag("--data-root", verb="train", help="Folder of the data set.")]
 StepsFlag = Annotated[int | None, flag("--steps", verb="train", help="Optimiser steps.", min=1)]
 BatchFlag = Annotated[int | None, flag("--batch", verb="train", help="Places of a step.", min=2)]
 RateFlag = Annotated[float | None, flag("--lr", verb="train", help="Highest learning rate.")]
@@ -27,6 +35,7 @@ CacheFlag = Annotated[
     Path | None, flag("--cache", verb="train", help="Folder for drawn places.", show_default="under the data home")
 ]
 TrainThreadsFlag = Annotated[int | None, flag("--threads", verb="train", help="Processor threads.", min=1)]
+ResumeFlag = Annotated[bool, flag("--resume", verb="train", help="Go on from the last saved state.")]
 SetFlag = Annotated[
     list[str] | None,
     flag("--set", verb="train", help="NAME=VALUE for any other setting of edgegeo/train/settings.py; repeatable."),
@@ -35,7 +44,9 @@ SetFlag = Annotated[
 
 def group() -> typer.Typer:
     """The verbs under `edgegeo train`."""
-    app = typer.Typer(help="Train a base model, a retrieval adapter or a GPS adapter on the demonstration planet.")
+    app = typer.Typer(
+        help="Train retrieval and GPS adapters on your data, or a small base on the planet."
+    )
     app.command("base")(base)
     app.command("retriever")(retriever)
     app.command("gps")(gps)
@@ -45,23 +56,26 @@ def group() -> typer.Typer:
 
 def base(
     output: OutFlag,
+    recipe: RecipeFlag = None,
     steps: StepsFlag = None,
     batch: BatchFlag = None,
     lr: RateFlag = None,
     seed: SeedFlag = None,
     places: PlacesFlag = None,
     cache: CacheFlag = None,
-    resume: Annotated[bool, flag("--resume", verb="train", help="Go on from the last saved state.")] = False,
+    resume: ResumeFlag = False,
     threads: TrainThreadsFlag = None,
     other: SetFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Pre-train a small SmolVLM from nothing: captions, questions, positions, pairs."""
-    given = _common(output, steps, batch, lr, seed, places, cache, threads, other) | {"resume": resume}
+    given = {"out": output, "steps": steps, "batch": batch, "lr": lr, "seed": seed, "threads": threads}
+    given |= {"resume": resume or None, "data.places": places, "data.cache": cache}
+    hush_libraries()
     from edgegeo.train.pretrain import train_base
     from edgegeo.train.settings import BaseSettings
 
-    settings = settings_of(BaseSettings, given)
+    settings = settings_of(BaseSettings, gathered(recipe, given, other))
     with progress_bar() as progress:
         report = train_base(settings, progress)
     _finish(output, report, as_json)
@@ -69,27 +83,33 @@ def base(
 
 def retriever(
     output: OutFlag,
-    method: Annotated[str, flag("--method", verb="train", help="lora or slq (shared latent queries).")] = "lora",
+    method: Annotated[
+        str | None, flag("--method", verb="train", help="lora, slq or hybrid.", show_default="lora")
+    ] = None,
+    recipe: RecipeFlag = None,
     checkpoint: CheckpointFlag = None,
+    data: DataFlag = None,
+    data_root: RootFlag = None,
     steps: StepsFlag = None,
     batch: BatchFlag = None,
     lr: RateFlag = None,
     seed: SeedFlag = None,
     places: PlacesFlag = None,
     cache: CacheFlag = None,
+    resume: ResumeFlag = False,
     threads: TrainThreadsFlag = None,
     other: SetFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a retrieval adapter on a frozen base: descriptions and photos find their tiles."""
-    if method not in ("lora", "slq"):
-        raise InputError(f"--method must be lora or slq, not {method!r:.40}")
-    given = _common(output, steps, batch, lr, seed, places, cache, threads, other)
-    given |= {"method": method, "checkpoint": checkpoint}
+    """Train a retrieval adapter on a frozen base: texts and photos find their pictures (NGCG-MLLM, SLQ)."""
+    if method not in (None, "lora", "slq", "hybrid"):
+        raise InputError(f"--method must be lora, slq or hybrid, not {method!r:.40}")
+    given = _adapter(output, checkpoint, data, data_root, places, cache, lr) | {"method": method}
+    given |= _schedule(steps, batch, seed, threads, resume)
     from edgegeo.train.retriever import train_retriever
     from edgegeo.train.settings import RetrieverSettings
 
-    settings = settings_of(RetrieverSettings, given)
+    settings = settings_of(RetrieverSettings, gathered(recipe, given, other))
     with progress_bar() as progress:
         report = train_retriever(settings, progress)
     _finish(output, report, as_json)
@@ -97,26 +117,88 @@ def retriever(
 
 def gps(
     output: OutFlag,
+    form: Annotated[
+        str | None, flag("--form", verb="train", help="answer, reason or caption.", show_default="answer")
+    ] = None,
+    recipe: RecipeFlag = None,
     checkpoint: CheckpointFlag = None,
+    data: DataFlag = None,
+    data_root: RootFlag = None,
     steps: StepsFlag = None,
     batch: BatchFlag = None,
     lr: RateFlag = None,
     seed: SeedFlag = None,
     places: PlacesFlag = None,
     cache: CacheFlag = None,
+    resume: ResumeFlag = False,
     threads: TrainThreadsFlag = None,
+    answer_weight: Annotated[
+        float | None, flag("--answer-weight", verb="train", help="What a coordinate's token counts; others count 1.")
+    ] = None,
     other: SetFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a GPS adapter on a frozen base: a photo is answered with its position."""
-    given = _common(output, steps, batch, lr, seed, places, cache, threads, other) | {"checkpoint": checkpoint}
+    """Train a GPS adapter on a frozen base: a photo is answered with its position (GeoLocSFT)."""
+    given = _adapter(output, checkpoint, data, data_root, places, cache, lr)
+    given |= _schedule(steps, batch, seed, threads, resume) | {"form": form, "answer_weight": answer_weight}
     from edgegeo.train.gps import train_gps
     from edgegeo.train.settings import GpsSettings
 
-    settings = settings_of(GpsSettings, given)
+    settings = settings_of(GpsSettings, gathered(recipe, given, other))
     with progress_bar() as progress:
         report = train_gps(settings, progress)
     _finish(output, report, as_json)
+
+
+def _adapter(
+    output: Path, checkpoint: str | None, data: str | None, root: Path | None, places: int | None,
+    cache: Path | None, lr: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    hush_libraries()
+    from edgegeo.models.hub import find_checkpoint
+
+    found = find_checkpoint(checkpoint) if checkpoint else None
+    named = {"data.name": data, "data.root": root, "data.places": places, "data.cache": cache}
+    return {"out": output, "checkpoint": found, "lr": lr, **named}
+
+
+def _schedule(
+    steps: int | None, batch: int | None, seed: int | None, threads: int | None, resume: bool
+) -> dict[str, Any]:
+    given = {"steps": steps, "batch": batch, "seed": seed, "threads": threads, "resume": resume or None}
+    return {f"schedule.{name}": value for name, value in given.items()}
+
+
+def gathered(recipe: Path | None, given: dict[str, Any], other: list[str] | None) -> dict[str, Any]:
+    """Dotted setting name -> value: the recipe's, then flags that were given, then --set."""
+    from edgegeo.home import data_home
+
+    found: dict[str, Any] = {"data.cache": data_home() / "planet-cache"}
+    if recipe is not None:
+        found |= _flat(_read(recipe))
+    found |= {name: value for name, value in given.items() if value is not None}
+    for word in other or []:
+        name, sign, value = word.partition("=")
+        if not sign or not name.strip():
+            raise InputError(f"--set takes NAME=VALUE, not {word!r:.80}")
+        found[name.strip()] = _value(value)
+    return found
+
+
+def _read(recipe: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(recipe.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"can't read the recipe {recipe} ({error}); see export/train/ for examples") from None
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        out |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return out
 
 
 def settings_of(cls: type[T], given: dict[str, Any]) -> T:
@@ -141,39 +223,6 @@ def settings_of(cls: type[T], given: dict[str, Any]) -> T:
         return parse(cls, tree, "settings")
     except SchemaFault as fault:
         raise InputError(f"{fault}; see edgegeo/train/settings.py") from None
-
-
-def _common(
-    output: Path,
-    steps: int | None,
-    batch: int | None,
-    lr: float | None,
-    seed: int | None,
-    places: int | None,
-    cache: Path | None,
-    threads: int | None,
-    other: list[str] | None,
-) -> dict[str, Any]:
-    """Dotted setting name -> value; --set comes last and wins."""
-    from edgegeo.home import data_home
-
-    hush_libraries()
-    given: dict[str, Any] = {
-        "out": output,
-        "steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "seed": seed,
-        "data.places": places,
-        "data.cache": cache or data_home() / "planet-cache",
-        "threads": threads,
-    }
-    for word in other or []:
-        name, sign, value = word.partition("=")
-        if not sign or not name.strip():
-            raise InputError(f"--set takes NAME=VALUE, not {word!r:.80}")
-        given[name.strip()] = _value(value)
-    return given
 
 
 def _value(text: str) -> Any:

@@ -177,13 +177,13 @@ def _embed_role(
     source: Source, parts: dict[str, str], text: tuple[Segment, ...], image: tuple[Segment, ...]
 ) -> EmbedRole:
     shape = trunk_shape(source.checkpoint.config.get_text_config())
-    rows = source.roles["embed"].reference.queries
-    queries = 0 if rows is None else len(rows)
+    how = source.roles["embed"].reference
+    queries = 0 if how.queries is None else len(how.queries)
     room = shape.max_positions - queries - sum(len(s.ids or ()) for s in text)
     return EmbedRole(
         vision=parts["vision"], trunk=parts["trunk"], text_prompt=text, image_prompt=image,
-        pooling="queries" if queries else "eos", dim=shape.hidden, max_text_tokens=min(MAX_TEXT_TOKENS, room),
-        queries="queries.npy" if queries else None,
+        pooling="queries" if queries else how.pooling, last=how.last, dim=shape.hidden,
+        max_text_tokens=min(MAX_TEXT_TOKENS, room), queries="queries.npy" if queries else None,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from edgegeo.export.decoder_shape import trunk_shape
 from edgegeo.export.plan import BYTES, Planned, stored_bytes
 from edgegeo.export.windows import WINDOW_BYTES
 from edgegeo.measure import available_mb
-from edgegeo.models.adapters import is_queries
+from edgegeo.models.adapters import is_lora
 from edgegeo.models.checkpoint import (
     ADAPTERS,
     PREPROCESSORS,
@@ -223,7 +223,7 @@ def _chosen(folder: Path, family: Family, adapters: Mapping[str, Path]) -> dict[
         raise CheckpointError(f"{file} can't be read as JSON ({error}); download or save it again") from None
     own = {role: folder / ADAPTERS / name for role, name in named.items() if name}
     found = own | dict(adapters)
-    return {role: role in found and not is_queries(found[role]) for role in family.roles}
+    return {role: role in found and is_lora(found[role]) for role in family.roles}
 
 
 def _planned(

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgegeo.bundle import sha256_of
 from edgegeo.errors import CheckpointError, InputError, VerificationError
-from edgegeo.models.adapters import Folded, is_queries, load_queries, merge_adapter
+from edgegeo.models.adapters import Folded, is_lora, is_queries, load_pooling, load_queries, merge_adapter
 from edgegeo.models.checkpoint import ADAPTERS, Checkpoint, load_checkpoint
 from edgegeo.models.hub import checkpoint_name
 from edgegeo.models.reference import Reference, reference
@@ -136,11 +136,14 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
             f"{checkpoint.path} is a dual encoder, which this version exports without adapters; merge {folder} into "
             "it first (peft: merge_and_unload, save_pretrained)"
         )
+    queries = None
     if is_queries(folder):
         if role != "embed":
             raise CheckpointError(f"{folder} holds latent queries, which only embed; {role} needs a LoRA folder")
         queries = load_queries(folder, checkpoint.config.get_text_config().hidden_size)
-        return RoleSource(Reference(checkpoint, checkpoint.model, queries), folder.name)
+        if not is_lora(folder):
+            return RoleSource(Reference(checkpoint, checkpoint.model, queries), folder.name)
+    how = (queries, *load_pooling(folder)) if role == "embed" else ()
     merged = merge_adapter(checkpoint, folder)
     if merged.moved == 0.0:
         # peft only warns when the weights' names fit no layer; the base would go out under the adapter's name.
@@ -151,8 +154,8 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
             "its weights may be damaged: train or download the adapter again"
         )
     if is_lean(checkpoint.model):
-        return RoleSource(Reference(checkpoint, merged.attached), folder.name, merged.difference, merged.model)
-    return RoleSource(Reference(checkpoint, merged.model), folder.name, merged.difference)
+        return RoleSource(Reference(checkpoint, merged.attached, *how), folder.name, merged.difference, merged.model)
+    return RoleSource(Reference(checkpoint, merged.model, *how), folder.name, merged.difference)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

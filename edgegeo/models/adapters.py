@@ -16,13 +16,16 @@ from PIL import Image
 
 from edgegeo.bundle import ImageSpec, Segment
 from edgegeo.errors import CheckpointError
-from edgegeo.models.checkpoint import Checkpoint, refuse_pickles
+from edgegeo.models.checkpoint import Checkpoint, read_json, refuse_pickles
 from edgegeo.models.family import Family
 from edgegeo.models.prompts import fill_ids
 from edgegeo.models.weights import is_lean, read_header, shared_view, widen_as_it_runs
 from edgegeo.runtime.pictures import prepare_picture
 
 SLQ_FILE, SLQ_CONFIG = "slq.safetensors", "slq_config.json"
+EMBEDDING_CONFIG = "edgegeo_embedding.json"
+"""Beside a LoRA whose embedding is not the last position's state: {"pooling": "eos", "mean" or "last_k", "last": k}."""
+POOLINGS = ("eos", "mean", "last_k")
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,25 @@ def hushed_peft() -> Iterator[None]:
 
 
 def is_queries(folder: Path) -> bool:
-    """Whether an adapter folder holds shared latent queries (SLQ) rather than LoRA."""
+    """Whether an adapter folder holds shared latent queries (SLQ), with or without a LoRA beside them."""
     return (folder / SLQ_FILE).is_file()
+
+
+def is_lora(folder: Path) -> bool:
+    """Whether an adapter folder holds a LoRA of PEFT's."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def load_pooling(folder: Path) -> tuple[str, int]:
+    """How the states of an adapter become one embedding: pooling, and of how many last positions."""
+    file = folder / EMBEDDING_CONFIG
+    if not file.is_file():
+        return "eos", 1
+    found = read_json(file)
+    pooling, last = found.get("pooling", "eos"), found.get("last", 1)
+    if pooling not in POOLINGS or type(last) is not int or last < 1:
+        raise CheckpointError(f"{file} asks for pooling {pooling!r:.40}, last {last!r:.20}; use {', '.join(POOLINGS)}")
+    return pooling, last
 
 
 def merge_adapter(checkpoint: Checkpoint, folder: str | Path) -> Merged:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,8 @@ class Family:
     """Dual encoders: architecture of the text graph, a name in edgegeo/export/text_encoder.py. "" means a decoder."""
     around_image: tuple[str, str] = ("", "")
     """Plain text that the family's processor writes before and after a picture, outside its marks."""
+    answer_end: str = ""
+    """The control token behind an answer in the family's chat template."""
     refused: tuple[tuple[str, str], ...] = ()
     """`model_type` of relatives that it does not open, each with the reason and the remedy."""
 
@@ -130,29 +133,43 @@ class Family:
         """Image tokens (tokens, hidden) of one picture, by transformers' own code."""
         raise NotImplementedError
 
-    def hidden(self, model: Any, ids: Tensor, pictures: Sequence[Picture] = (), tail: Tensor | None = None) -> Tensor:
-        """Last hidden states (1, S + Q, hidden) of one prompt, ids (1, S), by transformers' own forward.
+    def features(self, model: Any, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Image tokens (tokens, hidden) of each picture; all tiles go through the tower together."""
+        tiles = [len(picture.inputs["pixel_values"]) for picture in pictures]
+        joined = np.concatenate([picture.inputs["pixel_values"] for picture in pictures])
+        rows = self.image_features(model, Picture({"pixel_values": joined}, ()))
+        return list(rows.split([len(rows) // sum(tiles) * count for count in tiles]))
 
-        Image placeholders in `ids` are filled with the pictures' image tokens in order; tail (Q, hidden): latent
-        queries behind the prompt.
+    def hidden(
+        self, model: Any, ids: Tensor, pictures: Sequence[Picture] = (), tail: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Last hidden states (B, S + Q, hidden) of right-padded prompts, ids (B, S), by transformers' own forward.
+
+        Image placeholders in `ids` are filled with the pictures' image tokens in reading order; tail (Q, hidden):
+        latent queries behind each prompt; lengths (B): tokens of each prompt, None where none is padded. States of
+        padding mean nothing: it stands where no token looks.
         """
         states: Tensor = (
             self.parts(model)
-            .text(inputs_embeds=self.embeddings(model, ids, pictures, tail), use_cache=False)
+            .text(inputs_embeds=self.embeddings(model, ids, pictures, tail, lengths), use_cache=False)
             .last_hidden_state
         )
         return states
 
-    def embeddings(self, model: Any, ids: Tensor, pictures: Sequence[Picture], tail: Tensor | None) -> Tensor:
-        """Decoder inputs (1, S + Q, hidden) of one prompt."""
+    def embeddings(
+        self, model: Any, ids: Tensor, pictures: Sequence[Picture], tail: Tensor | None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Decoder inputs (B, S + Q, hidden)."""
         inputs: Tensor = model.get_input_embeddings()(ids)
         if pictures:
-            rows = torch.cat([p.rows if isinstance(p, Seen) else self.image_features(model, p) for p in pictures])
+            seen = [p for p in pictures if isinstance(p, Seen)]
+            rows = torch.cat([p.rows for p in seen] if len(seen) == len(pictures) else self.features(model, pictures))
             inputs = inputs.clone()
             # A placeholder that the model itself wrote behind the prompt stays a token, as in generation with a cache.
             places = torch.nonzero(ids == self.image_token_id(model.config))[: len(rows)]
             inputs[places[:, 0], places[:, 1]] = rows.to(inputs.dtype)
-        return inputs if tail is None else torch.cat([inputs, tail[None].to(inputs.dtype)], dim=1)
+        return inputs if tail is None else behind(inputs, tail, lengths)
 
     def processor_inputs(self, processor: Any, image: Any, spec: ImageSpec) -> dict[str, Any]:
         """What the Hugging Face image processor makes of a PIL picture, under the names of `Picture.inputs`.
@@ -161,6 +178,16 @@ class Family:
         """
         made = processor(image, return_tensors="np")["pixel_values"]
         return {"pixel_values": made.reshape(-1, *made.shape[-3:])}
+
+
+def behind(inputs: Tensor, tail: Tensor, lengths: Tensor | None) -> Tensor:
+    """Decoder inputs (B, S + Q, hidden) with the tail (Q, hidden) after each row's last real position."""
+    tail = tail.to(inputs.dtype).expand(len(inputs), -1, -1)
+    if lengths is None:
+        return torch.cat([inputs, tail], dim=1)
+    longer = torch.nn.functional.pad(inputs, (0, 0, 0, tail.shape[1]))
+    places = lengths[:, None] + torch.arange(tail.shape[1], device=lengths.device)
+    return longer.scatter(1, places[..., None].expand(-1, -1, inputs.shape[-1]), tail)
 
 
 def mark_ids(tokenizer: Any, family: str, **marks: str) -> dict[str, tuple[int, ...]]:

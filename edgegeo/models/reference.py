@@ -29,7 +29,11 @@ class Reference:
     checkpoint: Checkpoint
     model: Any
     queries: Floats | None = None
-    """(queries, hidden); None pools the last position."""
+    """(queries, hidden); None pools positions of the prompt."""
+    pooling: str = "eos"
+    """"eos", "mean" of all positions, or of the "last_k"."""
+    last: int = 1
+    """last_k: how many."""
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Floats:
@@ -114,7 +118,10 @@ class Reference:
     ) -> Floats:
         tail = None if self.queries is None else torch.from_numpy(self.queries)
         hidden = self._hidden(prompt, images, texts, tail)[0]
-        pooled = hidden[-1] if tail is None else hidden[-len(tail) :].mean(0)
+        if tail is not None:
+            pooled = hidden[-len(tail) :].mean(0)
+        else:
+            pooled = hidden.mean(0) if self.pooling == "mean" else hidden[-self.last :].mean(0)
         row: Floats = torch.nn.functional.normalize(pooled.float(), dim=-1).numpy()
         return row
 
@@ -153,13 +160,14 @@ def reference(checkpoint: Checkpoint) -> Reference:
 
 
 def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) -> Reference:
-    """A checkpoint with an adapter folder (LoRA: merged, SLQ: read) or without one."""
-    from edgegeo.models.adapters import is_queries, load_queries, merge_adapter
+    """A checkpoint with an adapter folder (LoRA: merged, SLQ: read, or both) or without one."""
+    from edgegeo.models.adapters import is_lora, is_queries, load_pooling, load_queries, merge_adapter
 
     if adapter is None:
         return reference(checkpoint)
     folder = Path(adapter)
-    if is_queries(folder):
-        hidden = checkpoint.config.get_text_config().hidden_size
-        return Reference(checkpoint, checkpoint.model, load_queries(folder, hidden))
-    return Reference(checkpoint, merge_adapter(checkpoint, folder).model)
+    hidden = checkpoint.config.get_text_config().hidden_size
+    queries = load_queries(folder, hidden) if is_queries(folder) else None
+    if queries is not None and not is_lora(folder):
+        return Reference(checkpoint, checkpoint.model, queries)
+    return Reference(checkpoint, merge_adapter(checkpoint, folder).model, queries, *load_pooling(folder))

@@ -31,7 +31,7 @@ class Encoder(Protocol):
 
 
 class DecoderEncoder:
-    """A decoder as the encoder: pooling "eos" or "queries"."""
+    """A decoder as the encoder: pooling "eos", "mean", "last_k" or "queries"."""
 
     def __init__(self, model: Model, role: EmbedRole) -> None:
         self._model = model
@@ -53,14 +53,22 @@ class DecoderEncoder:
 
     def _pooled(self, prompts: Sequence[Sequence[Piece]], pictures: Sequence[Sequence[ImageTokens]]) -> Floats:
         fed = self._model.assemble(prompts, pictures, self._queries)
-        count = 1 if self._queries is None else len(self._queries)
-        positions: Ints = fed.lengths[:, None] - count + np.arange(count)
-        hidden = self._model.trunk(self._role.trunk).hidden(fed, positions)
-        return np.asarray(hidden.mean(axis=1) if count > 1 else hidden[:, 0])
+        count = self._role.last if self._queries is None else len(self._queries)
+        if self._role.pooling == "mean":
+            count = int(fed.lengths.max())
+        # Rows shorter than `count` ask for their first position more than once; the mean leaves those out.
+        places: Ints = fed.lengths[:, None] - count + np.arange(count)
+        hidden = self._model.trunk(self._role.trunk).hidden(fed, np.maximum(places, 0))
+        if count == 1:
+            return np.asarray(hidden[:, 0])
+        inside = (places >= 0).astype(np.float32)[..., None]
+        return np.asarray((hidden * inside).sum(axis=1) / inside.sum(axis=1), np.float32)
 
 
 ENCODERS: dict[str, Callable[[Model, EmbedRole], Encoder]] = {
     "eos": DecoderEncoder,
+    "mean": DecoderEncoder,
+    "last_k": DecoderEncoder,
     "queries": DecoderEncoder,
     "dual": DualEncoder,
 }
@@ -70,7 +78,8 @@ ENCODERS: dict[str, Callable[[Model, EmbedRole], Encoder]] = {
 class Embedder:
     """Embeds with a bundle's embed role.
 
-    Pooling "eos" is the last hidden state of the last position (NGCG-MLLM, arXiv 2604.10721); "queries" is the mean
+    Pooling "eos" is the last hidden state of the last position (NGCG-MLLM, arXiv 2604.10721), "mean" and "last_k" the
+    mean of all positions of the prompt, or of the last of them; "queries" is the mean
     over shared latent queries appended to the prompt (SLQ, arXiv 2604.13710); "dual" is what a dual encoder's two
     towers give (CLIP, arXiv 2103.00020; SigLIP, arXiv 2303.15343). All are L2-normalised.
     """

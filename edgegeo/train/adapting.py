@@ -1,109 +1,152 @@
-"""What both adapter trainings share: an opened base, a LoRA on it, a loop that keeps the best weights."""
+"""A checkpoint opened for an adapter: frozen, in the type it computes in, with a LoRA put on and taken off again."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgegeo.errors import TrainingError
 from edgegeo.models.adapters import hushed_peft
 from edgegeo.models.checkpoint import Checkpoint, load_checkpoint
-from edgegeo.progress import Progress
-from edgegeo.train.data import Drawing, Places, planet_places
-from edgegeo.train.diary import Diary
-from edgegeo.train.masters import Masters, linear
-from edgegeo.train.settings import GpsSettings, RetrieverSettings
-from edgegeo.train.talk import Talk
+from edgegeo.models.family import Seen
+from edgegeo.runtime.pictures import Picture
+from edgegeo.train.parallel import World
+from edgegeo.train.sequences import Batch, Row, Writer, collate
+from edgegeo.train.settings import Lora, Memory, Schedule
 from edgegeo.train.trunk import use_matmul_attention
 
-AdapterSettings = RetrieverSettings | GpsSettings
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+TOWERS = ("all", "vision", "text")
 
 
-@dataclass(frozen=True)
-class AdapterReport:
-    """What an adapter training reached."""
-
-    out: str
-    steps: int
-    trainable: int
-    """Trained parameters."""
-    best_step: int
-    """The step whose weights were kept, chosen on validation places."""
-    validation: dict[str, float]
-    """Scores of the kept weights on validation places."""
-    before: dict[str, float]
-    """Scores of the base without the adapter on the same places."""
-
-
-@dataclass(frozen=True)
-class Base:
-    """A checkpoint opened for adapting: its model frozen, in bf16 to compute with, and its data."""
+@dataclass
+class Learner:
+    """A frozen model, perhaps with a LoRA, that computes hidden states of rows."""
 
     checkpoint: Checkpoint
     model: Any
-    talk: Talk
-    train: Places
-    validation: Places
+    """The transformers model, with LoRA layers inside where there are some."""
+    writer: Writer
+    world: World
+    adapted: Any = None
+    """PEFT's wrapper around it."""
+    sees_learning: bool = False
+    """Whether anything before the decoder learns; if not, pictures are seen without a graph."""
+
+    def states(self, rows: list[Row], tail: Tensor | None = None) -> tuple[Tensor, Batch]:
+        """Last hidden states (B, S + Q, hidden) of rows, and the rows as they were padded."""
+        batch = collate(rows, self.writer.pad, self.world.device)
+        pictures = self._seen(batch.pictures)
+        return self.checkpoint.family.hidden(self.model, batch.ids, pictures, tail, batch.lengths), batch
+
+    def _seen(self, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+        if not pictures:
+            return ()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.sees_learning):
+            rows = self.checkpoint.family.features(self.model, pictures)
+        return tuple(Seen(p.inputs, p.layout, p.grid, row) for p, row in zip(pictures, rows, strict=True))
+
+    @property
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """The LoRA's parameters by name."""
+        holder = self.adapted if self.adapted is not None else self.model
+        return [(name, p) for name, p in holder.named_parameters() if p.requires_grad]
 
 
-def open_base(settings: AdapterSettings, progress: Progress) -> Base:
-    """Open the base and its places; nothing of the model is trainable yet."""
-    if settings.batch < 2 or settings.steps < 1:
-        raise TrainingError(f"batch must be at least 2 and steps at least 1, got {settings.batch} and {settings.steps}")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    checkpoint = load_checkpoint(settings.checkpoint)
+def open_learner(path: Path | None, schedule: Schedule, memory: Memory, world: World) -> Learner:
+    """Open a checkpoint with nothing trainable; TrainingError for what can't be trained."""
+    if schedule.batch < 2 or schedule.steps < 1 or schedule.chunk < 1:
+        raise TrainingError(
+            f"batch must be at least 2, steps and chunk at least 1, got {schedule.batch}, {schedule.steps} and "
+            f"{schedule.chunk}"
+        )
+    if memory.dtype not in DTYPES:
+        raise TrainingError(f"memory.dtype must be bf16 or fp32, not {memory.dtype!r}")
+    if schedule.threads:
+        torch.set_num_threads(schedule.threads)
+    checkpoint = load_checkpoint(path)
     if checkpoint.family.text:
         raise TrainingError(
             f"{checkpoint.path} is a dual encoder, which this version exports but does not train; "
             "train it elsewhere and export the result"
         )
-    data = settings.data
-    drawn = [
-        planet_places(Drawing(data.cache, split, n, checkpoint.image, data.planet_seed), progress)
-        for split, n in (("validation", data.validation), ("train", data.places))
-    ]
-    torch.manual_seed(settings.seed)
-    checkpoint.model.requires_grad_(False)
-    use_matmul_attention(checkpoint.model)
-    talk = Talk(checkpoint.tokenizer, checkpoint.image, checkpoint.settings.prompts)
-    return Base(checkpoint, checkpoint.model, talk, drawn[1], drawn[0])
+    model = checkpoint.model
+    torch.manual_seed(schedule.seed)
+    model.requires_grad_(False)
+    if checkpoint.family.name == "smolvlm":
+        use_matmul_attention(model)
+    return Learner(checkpoint, model, Writer(checkpoint), world)
 
 
-@dataclass(frozen=True)
-class LoraShape:
-    """The numbers of a LoRA."""
-
-    rank: int
-    alpha: int
-    dropout: float
-    dora: bool
-    targets: str
-
-
-def attach_lora(model: Any, shape: LoraShape) -> Any:
-    """The model with an untrained LoRA (gaussian init) on every module that the expression names: a PeftModel."""
+def attach_lora(learner: Learner, shape: Lora, towers: str | None = None) -> None:
+    """Put an untrained LoRA on the model. towers: instead of the shape's own targets."""
     from peft import LoraConfig, get_peft_model
 
+    targets = towers or shape.targets
     config = LoraConfig(
         r=shape.rank,
         lora_alpha=shape.alpha,
         lora_dropout=shape.dropout,
         use_dora=shape.dora,
         init_lora_weights="gaussian",
-        target_modules=shape.targets,
+        target_modules=matrices(learner, targets) if targets in TOWERS else targets,
         bias="none",
     )
     try:
         with hushed_peft():
-            return get_peft_model(model, config)
+            learner.adapted = get_peft_model(learner.model, config)
     except ValueError as error:
-        raise TrainingError(f"the LoRA doesn't fit this model ({error}); change --set targets=...") from None
+        raise TrainingError(f"the LoRA doesn't fit this model ({error}); change --set lora.targets=...") from None
+    learner.model = learner.adapted.base_model.model
+    parts = learner.checkpoint.family.parts(learner.model)
+    early = [part for part in (parts.vision, parts.connector) if part is not None]
+    learner.sees_learning = any(p.requires_grad for part in early for p in part.parameters())
+
+
+def matrices(learner: Learner, towers: str) -> list[str]:
+    """Names of the matrices in the layers of the vision tower, the decoder, or both."""
+    parts = learner.checkpoint.family.parts(learner.model)
+    wanted = {"vision": (parts.vision,), "text": (parts.text,), "all": (parts.vision, parts.text)}[towers]
+    inside = {id(module) for part in wanted for module in part.modules()}
+    return [
+        name
+        for name, module in learner.model.named_modules()
+        if id(module) in inside and isinstance(module, nn.Linear) and any(word.isdigit() for word in name.split("."))
+    ]
+
+
+def settle(learner: Learner, memory: Memory) -> None:
+    """Bring the frozen model into the type it computes in, to its device, and save memory as asked."""
+    dtype, model = DTYPES[memory.dtype], learner.model
+    if memory.nf4:
+        from edgegeo.train.nf4 import to_nf4
+
+        to_nf4(learner.checkpoint.family.parts(model).text, dtype)
+    model.to(device=learner.world.device, dtype=dtype)
+    reads_any_type(learner.checkpoint.family.parts(model).vision)
+    if memory.checkpointing:
+        # transformers 5.23 renamed it.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
+    model.train()
+
+
+def reads_any_type(tower: nn.Module) -> None:
+    """Pixels come as float32; not every family's tower converts them itself."""
+    tower.register_forward_pre_hook(_in_its_type, with_kwargs=True)
+
+
+def _in_its_type(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    like = next(module.parameters())
+
+    def own(value: Any) -> Any:
+        return value.to(like) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(own(value) for value in args), {name: own(value) for name, value in named.items()}
 
 
 def save_lora(adapted: Any, weights: Mapping[str, Tensor], out: Path) -> None:
@@ -111,7 +154,7 @@ def save_lora(adapted: Any, weights: Mapping[str, Tensor], out: Path) -> None:
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if name in weights:
-                parameter.data = weights[name].to(torch.float16)
+                parameter.data = weights[name].to(parameter.device, torch.float16)
     for config in adapted.peft_config.values():
         config.inference_mode = True
     adapted.save_pretrained(str(out), safe_serialization=True)
@@ -121,35 +164,3 @@ def save_lora(adapted: Any, weights: Mapping[str, Tensor], out: Path) -> None:
     file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for written in out.iterdir():
         written.chmod(0o644)  # safetensors writes for the owner alone
-
-
-def run_steps(
-    settings: AdapterSettings,
-    masters: Masters,
-    lr: float,
-    loss: Callable[[np.ndarray, np.random.Generator], Tensor],
-    validate: Callable[[], dict[str, float]],
-    goal: Callable[[dict[str, float]], float],
-    places: int,
-    progress: Progress,
-) -> tuple[int, dict[str, float], dict[str, float]]:
-    """Train and go back to the best validated weights: their step, their scores, the scores before the first step."""
-    diary = Diary(settings.out.with_name(settings.out.name + ".diary.jsonl"))
-    before = validate()
-    diary.write(0, **before)
-    best_step, best, best_weights = 0, before, masters.weights()
-    for number in range(settings.steps):
-        rng = np.random.default_rng((settings.seed, number))
-        value = loss(rng.choice(places, min(settings.batch, places), replace=False), rng)
-        value.backward()
-        masters.step(linear(number, settings.steps, settings.warmup, lr))
-        diary.add({"loss": float(value.detach())})
-        done = number + 1
-        if done % settings.validate_every == 0 or done == settings.steps:
-            scores = validate()
-            diary.write(done, **scores)
-            if goal(scores) >= goal(best):
-                best_step, best, best_weights = done, scores, masters.weights()
-        progress("adapting", done, settings.steps)
-    masters.restore(best_weights)
-    return best_step, best, before

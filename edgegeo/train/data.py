@@ -1,4 +1,4 @@
-"""Training places: what every training verb reads, and the planet's places drawn once into a cache."""
+"""Places of the planet, drawn once into a cache that every training verb reads."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +32,6 @@ class Words:
     captions: tuple[str, ...]
     facts: dict[str, str]
     """Question to short answer; may be empty for data without annotations."""
-
-
-class Places(Protocol):
-    """Places with a satellite tile and a ground photo each; another dataset is another class with these members."""
-
-    @property
-    def words(self) -> Sequence[Words]:
-        """One entry per place."""
-        ...
-
-    def pictures(self, kind: str, index: NDArray[np.int64]) -> Bytes:
-        """ "tile" or "photo" of the places, (N, size, size, 3), already resized by the model's preprocessing."""
-        ...
 
 
 class PlanetPlaces:

@@ -8,9 +8,13 @@ from pathlib import Path
 class Diary:
     """Appends to a JSONL file and keeps running means of the losses between entries."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, until: int | None = None) -> None:
+        """until: of a file that exists, keep the entries of the first steps only: the others are run again."""
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
+        if until is not None and file.is_file():
+            kept = [line for line in file.read_text("utf-8").splitlines() if json.loads(line)["step"] <= until]
+            file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._sums: dict[str, float] = {}
         self._count = 0
         self._since = time.monotonic()
@@ -26,7 +30,7 @@ class Diary:
         steps = max(1, self._count)
         entry = {name: round(total / steps, 4) for name, total in self._sums.items()}
         entry |= {"step": step, "seconds_per_step": round((time.monotonic() - self._since) / steps, 3)}
-        entry |= {name: round(value, 4) for name, value in facts.items()}
+        entry |= facts
         with self.file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(entry) + "\n")
         self._sums, self._count, self._since = {}, 0, time.monotonic()

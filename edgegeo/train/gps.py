@@ -3,56 +3,98 @@
 Supervised fine-tuning; only the answer's tokens are in the loss, the prompt and the picture are not.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
+from edgegeo.errors import TrainingError
 from edgegeo.progress import Progress, silent
+from edgegeo.schema import to_plain
 from edgegeo.train import validate
-from edgegeo.train.adapting import AdapterReport, Base, LoraShape, attach_lora, open_base, run_steps, save_lora
-from edgegeo.train.losses import answer_loss
+from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle
 from edgegeo.train.masters import Masters
+from edgegeo.train.parallel import World
+from edgegeo.train.running import AdapterReport, Job, finite, run, step_seed, steps_of
 from edgegeo.train.settings import GpsSettings
-from edgegeo.train.trunk import features_of, hidden_states
+from edgegeo.train.sources import Lessons, open_lessons
 
-ANSWER_TOKENS = 24
-VALIDATION_PHOTOS = 400
+FORMS = ("answer", "reason", "caption")
+NEW_TOKENS = {"answer": 24, "reason": 128, "caption": 0}
+"""Tokens of a validation answer by form; a geo-caption takes hundreds, so only its loss is taken."""
 
 
 def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterReport:
     """Train a GPS adapter and write its folder; the base is never changed."""
-    base = open_base(settings, progress)
-    shape = LoraShape(settings.rank, settings.alpha, settings.dropout, False, settings.targets)
-    adapted = attach_lora(base.model, shape)
-    model = adapted.base_model.model
-    learned = [(name, p) for name, p in adapted.named_parameters() if p.requires_grad]
+    if settings.form not in FORMS:
+        raise TrainingError(f"form must be one of {', '.join(FORMS)}, not {settings.form!r}")
+    if settings.answer_weight <= 0:
+        raise TrainingError(f"answer_weight must be above 0, not {settings.answer_weight}")
+    world = World()
+    learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
+    spec = learner.checkpoint.image
+    train, held = open_lessons(settings.data, spec, settings.form, progress if world.first else silent)
+    attach_lora(learner, settings.lora)
+    learned = learner.trainable
     masters = Masters(learned, settings.lr, settings.weight_decay, betas=(0.9, 0.999))
-    model.to(torch.bfloat16)
-    photos = min(VALIDATION_PHOTOS, len(base.validation.words))
-    best_step, best, before = run_steps(
-        settings,
-        masters,
-        settings.lr,
-        lambda index, rng: position_loss(model, base, index),
-        lambda: validate.gps(model, base.talk, base.validation, photos),
-        gps_goal,
-        len(base.train.words),
-        progress,
+    settle(learner, settings.memory)
+    steps = steps_of(settings.schedule, len(train))
+    new_tokens = NEW_TOKENS[settings.form] if settings.data.name == "planet" else 0
+    photos = min(settings.validation_photos, len(held)) if new_tokens else 0
+    job = Job(
+        step=Steps(settings, train, learner, [p for _, p in learned]),
+        validate=lambda: validate.answers(learner, held, len(held), settings.answer_weight, new_tokens, photos),
+        goal=gps_goal,
+        masters=masters,
+        lr=settings.lr,
+        facts=_facts(settings, steps) | {"train": train.fingerprint, "validation": held.fingerprint},
     )
-    save_lora(adapted, masters.weights(), settings.out)
-    count = sum(p.numel() for _, p in learned)
-    return AdapterReport(str(settings.out), settings.steps, count, best_step, best, before)
+    folder = settings.out.with_name(f"{settings.out.name}.run")
+    reached = run(job, settings.schedule, steps, folder, world, progress if world.first else silent)
+    if world.first:
+        save_lora(learner.adapted, masters.weights(), settings.out)
+    world.close()
+    return AdapterReport(str(settings.out), trainable=sum(p.numel() for _, p in learned), **reached)
 
 
-def position_loss(model: object, base: Base, index: np.ndarray) -> Tensor:
-    """Cross-entropy of the answers to the photos of `index`."""
-    start = len(base.talk.where)
-    rows = base.talk.positions([base.train.words[i] for i in index], start + ANSWER_TOKENS)
-    hidden = hidden_states(model, rows.ids, features_of(model, base.train.pictures("photo", index)))
-    head = model.get_output_embeddings().weight  # type: ignore[attr-defined]
-    return answer_loss(hidden, rows.labels, head, start)
+class Steps:
+    """The steps of a run by their number."""
+
+    def __init__(self, settings: GpsSettings, train: Lessons, learner: Learner, learned: list[nn.Parameter]) -> None:
+        self.settings, self.train, self.learner, self.learned = settings, train, learner, learned
+
+    def __call__(self, number: int) -> dict[str, float]:
+        """Leave the gradients of one step; its loss a token."""
+        s, learner = self.settings, self.learner
+        seed = step_seed(s.schedule.seed, number)
+        rng = np.random.default_rng(seed)
+        index = rng.choice(len(self.train), min(s.schedule.batch, len(self.train)), replace=False)
+        lessons = self.train.lessons(index, rng)
+        rows = [learner.writer.answer(one.picture, one.answer, s.answer_weight) for one in lessons]
+        weights = sum(sum(row.weights) for row in rows)
+        mine, told = list(learner.world.share(rows)), 0.0
+        for start in range(0, len(mine), s.schedule.chunk):
+            torch.manual_seed(seed + 7919 * (learner.world.rank * len(rows) + start))
+            loss, _ = validate.answer_loss(learner, mine[start : start + s.schedule.chunk])
+            (loss / weights).backward()
+            told += float(loss.detach()) / weights
+        learner.world.sum_gradients(self.learned)
+        return {"loss": finite(learner.world.total(told))}
 
 
 def gps_goal(scores: dict[str, float]) -> float:
-    """What validation chooses by: the shares within 200, 750 and 2500 km, averaged."""
+    """What validation chooses by: the shares within 200, 750 and 2500 km, averaged; without answers, the loss."""
+    if "gps_within_750_km" not in scores:
+        return -scores["loss_a_token"]
     return sum(scores[f"gps_within_{km}_km"] for km in (200, 750, 2500)) / 3
+
+
+def _facts(settings: GpsSettings, steps: int) -> dict[str, Any]:
+    plain: dict[str, Any] = to_plain(settings)
+    for name in ("out", "checkpoint"):
+        plain[name] = None if plain[name] is None else Path(plain[name]).name
+    plain["data"] |= {"cache": None, "root": None}
+    plain["schedule"] = {**plain["schedule"], "steps": steps, "resume": False, "threads": None, "chunk": None}
+    return plain

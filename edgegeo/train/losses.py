@@ -1,20 +1,24 @@
 """Losses of every training verb, on plain tensors."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Pooling = Literal["eos", "mean", "last_k"]
+
 
 def info_nce(queries: Tensor, keys: Tensor, scale: Tensor | float, symmetric: bool = True) -> Tensor:
-    """InfoNCE with in-batch negatives: row i of `queries` (N, D) belongs to row i of `keys` (N, D).
+    """InfoNCE with in-batch negatives: row i of `queries` (N, D) belongs to row i of `keys` (M, D), M >= N.
 
     Rows are L2-normalised; `scale` is one over the temperature. Symmetric averages both directions (SLQ), one
-    direction asks queries only (NGCG-MLLM's code).
+    direction asks queries only (NGCG-MLLM's code). Keys beyond N are negatives of every query.
     """
     logits = scale * queries @ keys.T
     target = torch.arange(len(logits), device=logits.device)
     forward = F.cross_entropy(logits, target)
-    return (forward + F.cross_entropy(logits.T, target)) / 2 if symmetric else forward
+    return (forward + F.cross_entropy(logits[:, : len(logits)].T, target)) / 2 if symmetric else forward
 
 
 def unit(hidden: Tensor) -> Tensor:
@@ -24,7 +28,17 @@ def unit(hidden: Tensor) -> Tensor:
 
 def last_positions(hidden: Tensor, lengths: Tensor) -> Tensor:
     """EOS pooling: the last non-pad state (N, D) of right-padded sequences (N, T, D)."""
-    return hidden[torch.arange(len(hidden)), lengths - 1]
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+
+
+def pooled(hidden: Tensor, lengths: Tensor, pooling: str, last: int = 1) -> Tensor:
+    """(N, D) of right-padded states (N, T, D): "eos", the "mean" of all real positions, or of the "last_k" of them."""
+    if pooling == "eos":
+        return last_positions(hidden, lengths)
+    places = torch.arange(hidden.shape[1], device=hidden.device)[None]
+    first = lengths[:, None] - last if pooling == "last_k" else torch.zeros_like(lengths)[:, None]
+    inside = ((places < lengths[:, None]) & (places >= first)).to(hidden.dtype)[..., None]
+    return (hidden * inside).sum(1) / inside.sum(1)
 
 
 def answer_loss(hidden: Tensor, labels: Tensor, head: Tensor, start: int = 1) -> Tensor:
@@ -35,3 +49,8 @@ def answer_loss(hidden: Tensor, labels: Tensor, head: Tensor, start: int = 1) ->
     """
     logits = hidden[:, start - 1 : -1] @ head.T
     return F.cross_entropy(logits.flatten(0, 1).float(), labels[:, start:].flatten(), ignore_index=-100)
+
+
+def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Sum over (N,) tokens of weight times next-token cross-entropy; logits (N, V). Divide by the sum of weights."""
+    return (F.cross_entropy(logits.float(), ids, reduction="none") * weights).sum()

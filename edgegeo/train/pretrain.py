@@ -7,6 +7,7 @@ a text and a picture, half of them of different places.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from edgegeo.errors import TrainingError
+from edgegeo.models.checkpoint import Checkpoint, ModelSettings
+from edgegeo.models.family import find_family
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
-from edgegeo.train.data import Drawing, Places, planet_places
+from edgegeo.train.adapting import Learner, reads_any_type
+from edgegeo.train.data import Drawing, PlanetPlaces, planet_places
 from edgegeo.train.diary import Diary
 from edgegeo.train.losses import answer_loss, info_nce, last_positions, unit
 from edgegeo.train.masters import Masters, cosine
+from edgegeo.train.parallel import World
+from edgegeo.train.sequences import Row, Writer
 from edgegeo.train.settings import BaseSettings
-from edgegeo.train.skeleton import image_spec, new_model, save_checkpoint, train_tokenizer
+from edgegeo.train.skeleton import END, NO, PROMPTS, YES, image_spec, new_model, save_checkpoint, train_tokenizer
+from edgegeo.train.sources import PlanetSource
 from edgegeo.train.talk import Talk, corpus
 from edgegeo.train.trunk import features_of, hidden_states, use_matmul_attention
 
@@ -62,7 +69,7 @@ class _Scale(nn.Module):
 class Pretraining:
     """Model, optimiser and data of one run; `step` does everything once."""
 
-    def __init__(self, settings: BaseSettings, places: Places) -> None:
+    def __init__(self, settings: BaseSettings, places: PlanetPlaces) -> None:
         self.settings, self.places = settings, places
         self.tokenizer = train_tokenizer(corpus(places.words[:TOKENIZER_PLACES]), settings.shape.vocab)
         self.talk = Talk(self.tokenizer, image_spec(settings.shape, self.tokenizer))
@@ -73,6 +80,7 @@ class Pretraining:
         self.masters = Masters(parameters, settings.lr, settings.weight_decay)
         self.model.to(torch.bfloat16)
         use_matmul_attention(self.model)
+        reads_any_type(self.model.model.vision_model)
         if settings.compile:
             for layer in [*self.model.model.vision_model.encoder.layers, *self.model.model.text_model.layers]:
                 layer.compile(dynamic=False)
@@ -117,17 +125,27 @@ class Pretraining:
             losses[name] = answer_loss(hidden_states(model, rows.ids, seen), rows.labels, head, start)
         return losses
 
-    def validate(self, places: Places) -> dict[str, float]:
+    def validate(self, places: PlanetPlaces) -> dict[str, float]:
         """Retrieval on all validation places, positions on some."""
-        n = len(places.words)
         # Other shapes and no gradients: compiling for them would take longer than running them.
         with torch.compiler.set_stance("force_eager"):
-            return self._scores(places, n)
+            return self._scores(places)
 
-    def _scores(self, places: Places, n: int) -> dict[str, float]:
-        return validate.retrieval(self.model, self.talk, places, n) | validate.gps(
-            self.model, self.talk, places, min(n, GPS_PLACES)
+    def _scores(self, places: PlanetPlaces) -> dict[str, float]:
+        spec, seed = image_spec(self.settings.shape, self.tokenizer), self.settings.data.planet_seed
+        asked = ModelSettings(PROMPTS, (YES,), (NO,))
+        model, ends = self.model, (self.tokenizer.token_to_id(END),)
+        found = Checkpoint(
+            self.settings.out, find_family("smolvlm"), model.config, model, self.tokenizer, spec, asked, ends
         )
+        learner, source = Learner(found, model, Writer(found), World()), PlanetSource(places, spec, seed)
+
+        def embed(rows: Sequence[Row]) -> Tensor:
+            states, batch = learner.states(list(rows))
+            return unit(last_positions(states, batch.lengths))
+
+        some = min(len(source), GPS_PLACES)
+        return validate.retrieval(embed, learner, source) | validate.answers(learner, source, some, 1.0, 22, some)
 
 
 def partners(likeness: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
@@ -182,7 +200,7 @@ def write_base(run: Pretraining, settings: BaseSettings) -> None:
     save_checkpoint(settings.out, model, run.tokenizer, settings.shape, settings.data.planet_seed)
 
 
-def _drawn(settings: BaseSettings, split: str, n: int, progress: Progress) -> Places:
+def _drawn(settings: BaseSettings, split: str, n: int, progress: Progress) -> PlanetPlaces:
     spec = image_spec(settings.shape)
     return planet_places(Drawing(settings.data.cache, split, n, spec, settings.data.planet_seed), progress)
 

@@ -5,24 +5,25 @@ from pathlib import Path
 
 from edgegeo.planet import DEFAULT_SEED
 
-LORA_TARGETS = (
-    r".*(text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-    r"|vision_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12]))"
-)
-
 
 @dataclass(frozen=True)
-class PlanetData:
-    """Which places to train and validate on. Test places are never read by training."""
+class Data:
+    """What to train and validate on. Test splits are never read by training."""
 
+    name: str = "planet"
+    """A name of `edgegeo data list`; "planet" is drawn here and kept in `cache`."""
+    root: Path | None = None
+    """Folder of the data set; the planet needs none."""
+    split: str = "train"
+    """Split of the data set to learn from."""
     cache: Path = Path("planet-cache")
-    """Folder for drawn places; an interrupted drawing continues. About 0.1 MB a place."""
+    """Folder for drawn places of the planet; an interrupted drawing continues. About 0.1 MB a place."""
     places: int = 60_000
-    """Training places."""
+    """Most training places; all rows of one place (building, image) count once."""
     validation: int = 1_000
-    """Validation places: the gallery that progress and adapter choices are measured on."""
+    """Places held out of the split: the gallery that progress and adapter choices are measured on."""
     planet_seed: int = DEFAULT_SEED
-    """The planet."""
+    """The planet, and which places of a data set are held out."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class BaseSettings:
 
     out: Path
     """Checkpoint folder to write; training state lies in `out`/state until the end."""
-    data: PlanetData = field(default_factory=PlanetData)
+    data: Data = field(default_factory=Data)
     shape: Shape = field(default_factory=Shape)
     steps: int = 2_000
     """Optimiser steps; the cosine schedule ends with them."""
@@ -91,49 +92,97 @@ class BaseSettings:
 
 
 @dataclass(frozen=True)
-class RetrieverSettings:
-    """A retrieval adapter on a frozen base (`edgegeo train retriever --method lora|slq`)."""
+class Lora:
+    """Shape of a LoRA (arXiv 2106.09685), gaussian init."""
 
-    out: Path
-    """Adapter folder to write."""
-    method: str = "lora"
-    """"lora": NGCG-MLLM (arXiv 2604.10721); "slq": shared latent queries (arXiv 2604.13710)."""
-    checkpoint: Path | None = None
-    """Base checkpoint; None is pocket."""
-    data: PlanetData = field(default_factory=PlanetData)
+    rank: int = 16
+    alpha: int = 128
+    """alpha / rank scales the adapter."""
+    dropout: float = 0.1
+    dora: bool = True
+    """Weight-decomposed (DoRA, arXiv 2402.09353)."""
+    targets: str = "all"
+    """"all": every matrix in the layers of vision tower and decoder; "vision", "text": of one of them; else a regular
+    expression over module names."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How the base is held."""
+
+    dtype: str = "bf16"
+    """"bf16" or "fp32" to compute in; what is learned is kept in float32 anyway."""
+    nf4: bool = False
+    """QLoRA: the decoder's frozen matrices in 4-bit NormalFloat through bitsandbytes (arXiv 2305.14314)."""
+    checkpointing: bool = False
+    """Gradient checkpointing: layers are computed again instead of kept."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length of a run, and when it is validated and saved."""
+
     steps: int = 600
     """Optimiser steps with linear decay after the warm-up."""
+    epochs: float | None = None
+    """Instead of steps: passes over the training places."""
     batch: int = 128
-    """Places of a step, each with its tile, photo and one caption; the others are the negatives."""
-    lr: float | None = None
-    """Highest learning rate; None: 3e-4 for lora, 1e-2 for slq. The papers' 1e-4 and 5e-4 suit far larger models."""
+    """Places of a step, over all processes."""
+    chunk: int = 512
+    """Rows whose graph is in memory at once; the step's result does not depend on it."""
     warmup: int = 30
     """Steps of linear warm-up."""
-    weight_decay: float = 0.01
-    """On matrices only."""
-    temperature: float = 0.03
-    """lora: fixed temperature of InfoNCE; slq: ignored."""
-    initial_temperature: float = 0.07
-    """slq: learnable temperature's start."""
-    symmetric: bool = True
-    """lora: both directions of InfoNCE, or query to tile only, as the paper's code does."""
-    rank: int = 16
-    """lora: rank."""
-    alpha: int = 128
-    """lora: alpha; alpha / rank scales the adapter."""
-    dropout: float = 0.1
-    """lora: dropout before the adapter."""
-    dora: bool = True
-    """lora: weight-decomposed (DoRA)."""
-    targets: str = LORA_TARGETS
-    """lora: regular expression over module names; vision tower and decoder."""
-    queries: int = 8
-    """slq: number of latent queries."""
-    seed: int = 1234
-    """Initial adapter, order of places and choice of captions."""
     validate_every: int = 100
     """Steps between validations; the best one's weights are kept."""
+    save_every: int = 50
+    """Steps between states that a killed run resumes from."""
+    seed: int = 1234
+    """Initial adapter, order of places and choice of captions."""
     threads: int | None = None
+    """CPU threads; None leaves torch's choice."""
+    resume: bool = False
+    """Continue from the run's folder; gives the same weights as an uninterrupted run."""
+
+
+@dataclass(frozen=True)
+class RetrieverSettings:
+    """A retrieval adapter on a frozen base (`edgegeo train retriever`)."""
+
+    out: Path
+    """Adapter folder to write; the run's own files stand in `out`.run."""
+    method: str = "lora"
+    """"lora": NGCG-MLLM (arXiv 2604.10721); "slq": shared latent queries (arXiv 2604.13710); "hybrid": latent queries
+    and a LoRA on the vision tower, for pictures far from what the tower knows."""
+    checkpoint: Path | None = None
+    """Base checkpoint; None is pocket."""
+    data: Data = field(default_factory=Data)
+    schedule: Schedule = field(default_factory=Schedule)
+    lora: Lora = field(default_factory=Lora)
+    memory: Memory = field(default_factory=Memory)
+    lr: float | None = None
+    """Highest learning rate; None: 3e-4 for a LoRA, 1e-2 for queries. The papers' 1e-4 and 5e-4 suit larger models."""
+    weight_decay: float = 0.01
+    """On matrices of a LoRA only."""
+    pooling: str = "eos"
+    """lora: "eos" (last real token), "mean" (padding excluded) or "last_k"."""
+    last: int = 4
+    """last_k: how many."""
+    temperature: float = 0.03
+    """lora: fixed temperature of InfoNCE."""
+    learn_temperature: bool = False
+    """lora: learn it from `initial_temperature`, as SLQ always does."""
+    initial_temperature: float = 0.07
+    """Learnable temperature's start."""
+    symmetric: bool = True
+    """lora: both directions of InfoNCE, or query to tile only, as NGCG-MLLM's code does."""
+    queries: int = 8
+    """slq, hybrid: number of latent queries."""
+    hard: float = 0.0
+    """Share of a batch that is mined: each such place is among the most alike of another one in it."""
+    mine_places: int = 4_000
+    """Training places that hard ones are mined among, by the model as it stands."""
+    mine_every: int = 200
+    """Steps between minings."""
 
 
 @dataclass(frozen=True)
@@ -141,28 +190,20 @@ class GpsSettings:
     """A GPS adapter by supervised fine-tuning (`edgegeo train gps`, GeoLocSFT, arXiv 2506.01277)."""
 
     out: Path
-    """Adapter folder to write."""
+    """Adapter folder to write; the run's own files stand in `out`.run."""
     checkpoint: Path | None = None
     """Base checkpoint; None is pocket."""
-    data: PlanetData = field(default_factory=PlanetData)
-    steps: int = 600
-    """Optimiser steps with linear decay after the warm-up."""
-    batch: int = 128
-    """Photos of a step."""
+    data: Data = field(default_factory=Data)
+    schedule: Schedule = field(default_factory=Schedule)
+    lora: Lora = field(default_factory=lambda: Lora(rank=32, alpha=64, dropout=0.0, dora=False))
+    memory: Memory = field(default_factory=Memory)
     lr: float = 5e-4
     """Highest learning rate."""
-    warmup: int = 30
-    """Steps of linear warm-up."""
     weight_decay: float = 0.0
-    rank: int = 32
-    """LoRA rank (the paper's)."""
-    alpha: int = 64
-    """LoRA alpha."""
-    dropout: float = 0.0
-    targets: str = LORA_TARGETS
-    """Regular expression over module names."""
-    seed: int = 1234
-    """Initial adapter and order of places."""
-    validate_every: int = 100
-    """Steps between validations; the best one's weights are kept."""
-    threads: int | None = None
+    form: str = "answer"
+    """On the planet: "answer" at once, "reason" (a description first) or "caption" (the geo-caption JSON). A data set
+    of conversations brings its own form."""
+    answer_weight: float = 1.0
+    """What a token of the coordinates counts for; other tokens of the answer count 1."""
+    validation_photos: int = 400
+    """Validation places that are answered; all of them have their loss taken."""

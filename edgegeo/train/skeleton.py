@@ -158,7 +158,6 @@ def save_checkpoint(folder: Path, model: Any, tokenizer: Any, shape: Shape, plan
             "max_new_tokens": 24,
             "answer": {"form": "fixed", "decimals": 1},
             "planet_seed": planet_seed,
-            "adapters": {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"},
         },
     )
     half = type(model)(model.config).to(torch.float16)

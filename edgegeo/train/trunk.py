@@ -67,16 +67,6 @@ def hidden_states(model: Any, ids: Tensor, features: Tensor | None = None) -> Te
     return states
 
 
-def query_states(model: Any, ids: Tensor, lengths: Tensor, features: Tensor | None, queries: Tensor) -> Tensor:
-    """Last hidden states (N, Q, hidden) at latent queries (Q, hidden) put right after each row's last real token."""
-    padded = torch.nn.functional.pad(ids, (0, len(queries)))
-    inputs = _inputs(model, padded, features)
-    places = (lengths[:, None] + torch.arange(len(queries)))[..., None].expand(-1, -1, inputs.shape[-1])
-    inputs = inputs.scatter(1, places, queries.to(inputs.dtype).expand(len(ids), -1, -1))
-    states: Tensor = model.model.text_model(inputs_embeds=inputs, use_cache=False)[0]
-    return states.gather(1, places)
-
-
 def _inputs(model: Any, ids: Tensor, features: Tensor | None) -> Tensor:
     inputs: Tensor = model.get_input_embeddings()(ids)
     if features is None:

@@ -1,86 +1,128 @@
 """What training is judged by: Recall@k and kilometres on validation places, in torch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgegeo.geo import distance_km
+from edgegeo.geo import Position, distance_km
 from edgegeo.runtime.answer import parse_answer
-from edgegeo.train.data import Places, Words
-from edgegeo.train.losses import last_positions, unit
-from edgegeo.train.talk import Sequences, Talk
-from edgegeo.train.trunk import features_of, hidden_states
+from edgegeo.train.adapting import Learner
+from edgegeo.train.losses import weighted_loss
+from edgegeo.train.sequences import Row
+from edgegeo.train.sources import Lesson, Lessons, Pairs, Rows
 
 STRIDE = 100
 RECALLS = (1, 5, 10)
-Embed = Callable[[Any, Sequences, Tensor | None], Tensor]
+THRESHOLDS_KM = (25.0, 200.0, 750.0, 2500.0)
+Embed = Callable[[Sequence[Row]], Tensor]
 
 
-def eos_embedding(model: Any, rows: Sequences, features: Tensor | None) -> Tensor:
-    """Unit embeddings (N, hidden) at the last non-pad position."""
-    return unit(last_positions(hidden_states(model, rows.ids, features), rows.lengths))
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of pairs: (N, D) of the targets, and of each kind of query."""
+
+    targets: Tensor
+    queries: tuple[Tensor, ...]
 
 
 @torch.no_grad()
-def retrieval(model: Any, talk: Talk, places: Places, n: int, embed: Embed = eos_embedding) -> dict[str, float]:
-    """Recall@1/5/10 of text and photo queries among the tiles of the same n places, 0 to 1."""
-    model.eval()
-    found: dict[str, list[Tensor]] = {"text": [], "photo": [], "tile": []}
-    for start in range(0, n, STRIDE):
-        index = np.arange(start, min(start + STRIDE, n))
-        image = talk.padded([(talk.image, 0)] * len(index), len(talk.image))
-        for kind in ("photo", "tile"):
-            found[kind].append(embed(model, image, features_of(model, places.pictures(kind, index))))
-        texts = [talk.prompt("embed_text", texts=[talk.ids(places.words[i].captions[0])]) for i in index.tolist()]
-        found["text"].append(embed(model, talk.padded([(t, 0) for t in texts], 80), None))
-    tiles = torch.cat(found["tile"])
+def embed_pairs(embed: Embed, learner: Learner, source: Pairs, index: Rows) -> Embedded:
+    """Every pair of `index`, with the first words of each text."""
+    learner.model.eval()
+    found: list[list[Tensor]] = [[] for _ in range(1 + len(source.kinds))]
+    for start in range(0, len(index), STRIDE):
+        pairs = source.pairs(index[start : start + STRIDE], None)
+        sides = [[pair.target for pair in pairs]]
+        sides += [[pair.queries[kind] for pair in pairs] for kind in range(len(source.kinds))]
+        for into, some in zip(found, sides, strict=True):
+            into.append(embed([learner.writer.side(side) for side in some]))
+    learner.model.train()
+    targets, *queries = (torch.cat(parts) for parts in found)
+    return Embedded(targets, tuple(queries))
+
+
+def retrieval(embed: Embed, learner: Learner, source: Pairs) -> dict[str, float]:
+    """Recall@1/5/10 of each kind of query among the targets of all pairs, 0 to 1; any target of its group is a hit."""
+    found = embed_pairs(embed, learner, source, np.arange(len(source.groups)))
+    groups = torch.from_numpy(source.groups).to(found.targets.device)
     scores: dict[str, float] = {}
-    for kind in ("text", "photo"):
-        similarity = torch.cat(found[kind]) @ tiles.T
-        rank = (similarity > similarity.diagonal()[:, None]).sum(1)
+    for kind, queries in zip(source.kinds, found.queries, strict=True):
+        likeness = queries @ found.targets.T
+        own = groups[:, None] == groups[None]
+        best = likeness.masked_fill(~own, float("-inf")).max(1).values
+        rank = ((likeness > best[:, None]) & ~own).sum(1)
         scores |= {f"{kind}_recall_at_{k}": float((rank < k).float().mean()) for k in RECALLS}
-    model.train()
     return scores
 
 
+def recall_goal(scores: dict[str, float]) -> float:
+    """What validation chooses by: the mean Recall@1 of all kinds of query."""
+    found = [value for name, value in scores.items() if name.endswith("recall_at_1")]
+    return sum(found) / len(found)
+
+
 @torch.no_grad()
-def gps(model: Any, talk: Talk, places: Places, n: int, new_tokens: int = 22) -> dict[str, float]:
-    """Shares within the thresholds and the median error (km) of greedy answers to n photos; no answer is a miss."""
-    model.eval()
+def answers(
+    learner: Learner, source: Lessons, count: int, weight: float, new_tokens: int, written: int
+) -> dict[str, float]:
+    """Loss a token of the first `count` lessons; of the first `written`, shares within the thresholds and the median
+    error (km) of greedy answers, where no answer is a miss."""
+    learner.model.eval()
+    total = weights = 0.0
     errors: list[float] = []
-    for start in range(0, n, STRIDE):
-        index = np.arange(start, min(start + STRIDE, n))
-        answers = _greedy(model, talk, features_of(model, places.pictures("photo", index)), new_tokens)
-        errors += [_error_km(answer, places.words[i]) for i, answer in zip(index.tolist(), answers, strict=True)]
-    model.train()
+    for start in range(0, count, STRIDE):
+        lessons = source.lessons(np.arange(start, min(start + STRIDE, count)), None)
+        rows = [learner.writer.answer(one.picture, one.answer, weight) for one in lessons]
+        loss, weighed = answer_loss(learner, rows)
+        total, weights = total + float(loss), weights + weighed
+        asked = lessons[: max(0, written - start)]
+        if asked:
+            texts = _greedy(learner, asked, new_tokens)
+            errors += [_error_km(text, one.position) for text, one in zip(texts, asked, strict=True)]
+    learner.model.train()
+    scores = {"loss_a_token": total / weights}
+    if not errors:
+        return scores
     error = np.array(errors)
-    scores = {f"gps_within_{k:g}_km": float(np.mean(error <= k)) for k in (25.0, 200.0, 750.0, 2500.0)}
+    scores |= {f"gps_within_{km:g}_km": float(np.mean(error <= km)) for km in THRESHOLDS_KM}
     finite = error[np.isfinite(error)]
-    return scores | {
-        "gps_median_km": float(np.median(finite)) if finite.size else float("nan"),
-        "gps_answered": float(np.mean(np.isfinite(error))),
-    }
+    scores["gps_answered"] = len(finite) / len(error)
+    return scores | ({"gps_median_km": float(np.median(finite))} if len(finite) else {})
 
 
-def _greedy(model: Any, talk: Talk, features: Tensor, new_tokens: int) -> list[str]:
-    ids = torch.tensor([talk.where] * len(features))
-    width = ids.shape[1] + new_tokens
+def answer_loss(learner: Learner, rows: list[Row]) -> tuple[Tensor, float]:
+    """Weighted next-token cross-entropy of the rows' answers, summed, and the sum of the weights."""
+    states, batch = learner.states(rows)
+    asked = torch.nonzero(batch.weights)
+    before = states[asked[:, 0], asked[:, 1] - 1]
+    logits = learner.checkpoint.family.parts(learner.model).head(before)
+    weights = batch.weights[asked[:, 0], asked[:, 1]]
+    return weighted_loss(logits, batch.ids[asked[:, 0], asked[:, 1]], weights), float(weights.sum())
+
+
+def _greedy(learner: Learner, lessons: Sequence[Lesson], new_tokens: int) -> list[str]:
+    """Answers by computing the whole row again for each token: slow and short, and the same for every family."""
+    writer, family = learner.writer, learner.checkpoint.family
+    rows = [writer.question(one.picture) for one in lessons]
+    stops, open_rows = set(learner.checkpoint.stop_ids), set(range(len(rows)))
+    said: list[list[int]] = [[] for _ in rows]
     for _ in range(new_tokens):
-        # Padded to one width: every new shape would cost a compilation.
-        padded = torch.nn.functional.pad(ids, (0, width - ids.shape[1]), value=talk.pad)
-        hidden = hidden_states(model, padded, features)[:, ids.shape[1] - 1]
-        ids = torch.cat([ids, model.lm_head(hidden).argmax(-1, keepdim=True)], dim=1)
-    return [_until(row, talk.end[0], talk) for row in ids[:, len(talk.where) :].tolist()]
+        chosen = sorted(open_rows)
+        states, batch = learner.states([Row((*rows[i].ids, *said[i]), rows[i].pictures) for i in chosen])
+        last = states[torch.arange(len(chosen), device=states.device), batch.lengths - 1]
+        for i, token in zip(chosen, family.parts(learner.model).head(last).argmax(-1).tolist(), strict=True):
+            if token in stops or token == writer.placeholder:
+                open_rows.discard(i)
+            else:
+                said[i].append(token)
+        if not open_rows:
+            break
+    return [str(writer.tokenizer.decode(ids, skip_special_tokens=False)) for ids in said]
 
 
-def _until(row: Sequence[int], end: int, talk: Talk) -> str:
-    written = row[: row.index(end)] if end in row else row
-    return str(talk.tokenizer.decode(list(written), skip_special_tokens=False))
-
-
-def _error_km(answer: str, words: Words) -> float:
+def _error_km(answer: str, truth: Position) -> float:
     position = parse_answer(answer)
-    return float("nan") if position is None else float(distance_km(position.lat, position.lon, words.lat, words.lon))
+    return float("nan") if position is None else float(distance_km(position.lat, position.lon, truth.lat, truth.lon))

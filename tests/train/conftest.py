@@ -19,9 +19,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(cache: Path) -> Any:
     """Eight training and four validation places of the default planet."""
-    from edgegeo.train.settings import PlanetData
+    from edgegeo.train.settings import Data
 
-    return PlanetData(cache=cache, places=8, validation=4)
+    return Data(cache=cache, places=8, validation=4)
 
 
 @pytest.fixture(scope="session")

@@ -18,3 +18,11 @@ def tiny_settings(out: Path, data: Any, **changes: Any) -> Any:
 
     given = {"steps": 2, "batch": 4, "talk": 2, "warmup": 1, "validate_every": 1, "threads": 1, **changes}
     return BaseSettings(out=out, data=data, shape=Shape(**TINY), **given)
+
+
+def quick(**changes: Any) -> Any:
+    """A schedule of seconds."""
+    from edgegeo.train.settings import Schedule
+
+    given = {"steps": 2, "batch": 4, "warmup": 1, "validate_every": 1, "save_every": 1, "threads": 1, **changes}
+    return Schedule(**given)

@@ -10,14 +10,14 @@ from edgegeo.errors import TrainingError
 from edgegeo.planet import Planet
 from edgegeo.runtime.pictures import prepare_picture
 from edgegeo.train.data import Drawing, grey_levels, planet_places
-from edgegeo.train.settings import PlanetData, Shape
+from edgegeo.train.settings import Data, Shape
 from edgegeo.train.skeleton import image_spec
 from edgegeo.train.trunk import picture_tensor
 
 SPEC = image_spec(Shape(image_size=32))
 
 
-def test_cached_pictures_are_the_runtimes_pixels(data: PlanetData) -> None:
+def test_cached_pictures_are_the_runtimes_pixels(data: Data) -> None:
     import torch
 
     places = planet_places(Drawing(data.cache, "validation", 4, SPEC, data.planet_seed), workers=1)
@@ -29,7 +29,7 @@ def test_cached_pictures_are_the_runtimes_pixels(data: PlanetData) -> None:
     assert words.facts["biome"] == planet.place(words.lat, words.lon).biome
 
 
-def test_a_cache_of_other_places_is_refused(data: PlanetData) -> None:
+def test_a_cache_of_other_places_is_refused(data: Data) -> None:
     drawing = Drawing(data.cache, "validation", 4, SPEC, data.planet_seed)
     planet_places(drawing, workers=1)
     for other in (replace(drawing, planet_seed=1), replace(drawing, n=5)):

@@ -35,6 +35,7 @@ class Gemma3(Family):
     model_types = ("gemma3",)
     refused = (("gemma3_text", "it has no vision tower, so it can't see places; use a Gemma 3 of 4B or more"),)
     vision = "gemma3"
+    answer_end = "<end_of_turn>"
     around_image = ("\n\n", "\n\n")
 
     def parts(self, model: Any) -> Parts:
@@ -98,9 +99,12 @@ class Gemma3(Family):
         features: Tensor = model.get_image_features(pixels).pooler_output
         return features.reshape(-1, features.shape[-1])
 
-    def hidden(self, model: Any, ids: Tensor, pictures: Sequence[Picture] = (), tail: Tensor | None = None) -> Tensor:
-        """Last hidden states (1, S + Q, hidden); the mask that lets pictures see both ways is transformers' own."""
-        inputs = self.embeddings(model, ids, pictures, tail)
+    def hidden(
+        self, model: Any, ids: Tensor, pictures: Sequence[Picture] = (), tail: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Last hidden states (B, S + Q, hidden); the mask that lets pictures see both ways is transformers' own."""
+        inputs = self.embeddings(model, ids, pictures, tail, lengths)
         kinds = torch.zeros(inputs.shape[:2], dtype=torch.long)
         shown = sum(part for picture in pictures for part in picture.layout if isinstance(part, int))
         places = torch.nonzero(ids == self.image_token_id(model.config))[:shown]

@@ -23,6 +23,7 @@ class InternVL(Family):
     name = "internvl"
     model_types = ("internvl",)
     vision = "internvit"
+    answer_end = "<|im_end|>"
     refused = (("internvl_chat", "edgegeo opens InternVL as transformers has it (model_type internvl)"),)
 
     def parts(self, model: Any) -> Parts:

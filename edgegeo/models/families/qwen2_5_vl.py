@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ class Qwen25VL(Family):
     name = "qwen2_5_vl"
     model_types = ("qwen2_5_vl",)
     vision = "qwen2_5_vl"
+    answer_end = "<|im_end|>"
     refused = tuple(
         (kind, _RELATIVE)
         for kind in ("qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "qwen2_5_omni", "qwen3_omni_moe")
@@ -82,25 +84,30 @@ class Qwen25VL(Family):
 
     def image_features(self, model: Any, picture: Picture) -> Tensor:
         """(tokens, hidden)."""
-        vision = model.config.vision_config
-        # The tower takes a still picture as one frame repeated.
-        frame = torch.from_numpy(picture.inputs["pixel_values"]).reshape(
-            -1, vision.in_channels, 1, vision.patch_size**2
-        )
-        frames = frame.expand(-1, -1, vision.temporal_patch_size, -1).flatten(1)
-        return torch.cat(tuple(model.model.get_image_features(frames, _grids(model, [picture])).pooler_output))
+        return self.features(model, [picture])[0]
 
-    def hidden(self, model: Any, ids: Tensor, pictures: Sequence[Picture] = (), tail: Tensor | None = None) -> Tensor:
-        """Last hidden states (1, S + Q, hidden), the rotary positions by transformers' own `get_rope_index`."""
-        inputs = self.embeddings(model, ids, pictures, tail)
+    def features(self, model: Any, pictures: Sequence[Picture]) -> list[Tensor]:
+        """(tokens, hidden) of each picture, at its own resolution."""
+        vision = model.config.vision_config
+        patches = np.concatenate([picture.inputs["pixel_values"] for picture in pictures])
+        # The tower takes a still picture as one frame repeated.
+        frame = torch.from_numpy(patches).reshape(-1, vision.in_channels, 1, vision.patch_size**2)
+        frames = frame.expand(-1, -1, vision.temporal_patch_size, -1).flatten(1)
+        return list(model.model.get_image_features(frames, _grids(model, pictures)).pooler_output)
+
+    def hidden(
+        self, model: Any, ids: Tensor, pictures: Sequence[Picture] = (), tail: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Last hidden states (B, S + Q, hidden), the rotary positions by transformers' own `get_rope_index`."""
+        inputs = self.embeddings(model, ids, pictures, tail, lengths)
         positions = None
         if pictures:
             kinds = (ids == self.image_token_id(model.config)).int()
             # A placeholder that the model itself wrote behind the prompt stays a word (see `Family.embeddings`).
             kinds *= kinds.cumsum(-1) <= sum(rows * columns for rows, columns in (p.grid or (0, 0) for p in pictures))
             positions, _ = model.model.get_rope_index(ids, kinds, _grids(model, pictures))
-            more = torch.arange(inputs.shape[1] - ids.shape[1]) + positions.max() + 1
-            positions = torch.cat([positions, more.expand(3, 1, -1)], dim=-1)
+            positions = positions if tail is None else _behind(positions, len(tail), lengths)
         states: Tensor = (
             self.parts(model).text(inputs_embeds=inputs, position_ids=positions, use_cache=False).last_hidden_state
         )
@@ -112,6 +119,16 @@ class Qwen25VL(Family):
         patches = processor(image, size=area, return_tensors="np")["pixel_values"]
         frames = patches.reshape(len(patches), 3, -1, spec.patch**2)
         return {"pixel_values": frames[:, :, 0].reshape(len(patches), -1)}
+
+
+def _behind(positions: Tensor, count: int, lengths: Tensor | None) -> Tensor:
+    """Positions (3, B, S + count): each row's tail goes on from the largest position of its own prompt."""
+    longer = torch.nn.functional.pad(positions, (0, count))
+    for row in range(positions.shape[1]):
+        length = positions.shape[2] if lengths is None else int(lengths[row])
+        first = positions[:, row, :length].max() + 1
+        longer[:, row, length : length + count] = first + torch.arange(count, device=positions.device)
+    return longer
 
 
 def _grids(model: Any, pictures: Sequence[Picture]) -> Tensor:

@@ -23,6 +23,7 @@ class SmolVLM(Family):
     name = "smolvlm"
     model_types = ("smolvlm", "idefics3")
     vision = "smolvlm"
+    answer_end = "<end_of_utterance>"
 
     def parts(self, model: Any) -> Parts:
         """SigLIP tower, pixel shuffle with projection, Llama decoder, head."""

@@ -1,0 +1,183 @@
+"""A training run: steps, validations, states to resume from, and an account of it all in `OUT.run`."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgegeo.errors import TrainingError
+from edgegeo.measure import machine, peak_resident_mb
+from edgegeo.progress import Progress
+from edgegeo.schema import to_plain
+from edgegeo.train.diary import Diary
+from edgegeo.train.masters import Masters, linear
+from edgegeo.train.parallel import World
+from edgegeo.train.plot import plot_run
+from edgegeo.train.settings import Schedule
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """What an adapter training reached."""
+
+    out: str
+    steps: int
+    trainable: int
+    """Trained parameters."""
+    best_step: int
+    """The validated step whose weights were kept."""
+    validation: Scores
+    """Scores of the kept weights on validation places."""
+    before: Scores
+    """Scores of the base without the adapter on the same places."""
+    seconds: float
+    """Of this process, validations included."""
+    peak_mb: float
+    """Largest resident memory."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run does."""
+
+    step: Callable[[int], Scores]
+    """Computes a step by its number and leaves the gradients; returns what the diary keeps. Everything random in it
+    follows from the number, so that a resumed run is the same run."""
+    validate: Callable[[], Scores]
+    goal: Callable[[Scores], float]
+    """What validation chooses by; larger is better."""
+    masters: Masters
+    lr: float
+    facts: dict[str, Any]
+    """Settings and hashes: what must be equal for a continued run to be the same run."""
+
+
+def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, progress: Progress) -> dict[str, Any]:
+    """Train, keep the best validated weights in `job.masters`, write the account; returns what it reached."""
+    began = time.monotonic()
+    run_folder = Run(folder, job, world)
+    done, best_step, best, before = run_folder.open(schedule.resume)
+    diary = Diary(folder / "diary.jsonl", done) if world.first else None
+    if not done and not before:
+        before = job.validate()
+        if diary:
+            diary.write(0, **before)
+    for number in range(done, steps):
+        told = job.step(number)
+        told["norm"] = job.masters.step(linear(number, steps, schedule.warmup, job.lr))
+        done = number + 1
+        scores: Scores = {}
+        if done % schedule.validate_every == 0 or done == steps:
+            scores = job.validate()
+            if not best or job.goal(scores) >= job.goal(best):
+                best_step, best = done, scores
+                run_folder.keep_best()
+        if diary:
+            diary.write(done, **told, **scores)
+        if done % schedule.save_every == 0 or done == steps:
+            run_folder.save(done, best_step, best, before)
+        progress("adapting", done, steps)
+    run_folder.restore_best()
+    reached = {
+        "steps": steps, "best_step": best_step, "validation": best, "before": before,
+        "seconds": time.monotonic() - began, "peak_mb": peak_resident_mb(),
+    }  # fmt: skip
+    if world.first:
+        run_folder.account(reached, schedule)
+    world.wait()
+    return reached
+
+
+class Run:
+    """The files of a run: state.json with the state it names to resume from, best.safetensors, run.json."""
+
+    def __init__(self, folder: Path, job: Job, world: World) -> None:
+        self.folder, self.job, self.world = folder, job, world
+        self._best = folder / "best.safetensors"
+
+    def open(self, resume: bool) -> tuple[int, int, Scores, Scores]:
+        """(steps done, best step, its scores, scores before) to go on from; an older run's files go if it is anew."""
+        if not resume:
+            if self.world.first and self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.world.wait()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return 0, 0, {}, {}
+        file = self.folder / "state.json"
+        if not file.is_file():
+            raise TrainingError(f"nothing to resume in {self.folder}; leave out --resume to start anew")
+        saved = json.loads(file.read_text("utf-8"))
+        wanted = json.loads(json.dumps(to_plain(self.job.facts)))
+        changed = sorted(key for key in wanted if saved["facts"].get(key) != wanted[key])
+        if changed:
+            raise TrainingError(
+                f"{self.folder} was trained with other settings ({', '.join(changed)}); use the same ones to resume"
+            )
+        self.job.masters.load(self._state(saved["step"]))
+        return saved["step"], saved["best_step"], saved["best"], saved["before"]
+
+    def save(self, step: int, best_step: int, best: Scores, before: Scores) -> None:
+        """The state first, then the number that points to it: a kill between them resumes from the one before."""
+        if not self.world.first:
+            return
+        self.job.masters.save(self._state(step))
+        facts = {"step": step, "best_step": best_step, "best": best, "before": before, "facts": self.job.facts}
+        part = self.folder / "state.json.part"
+        part.write_text(json.dumps(to_plain(facts)), encoding="utf-8")
+        part.replace(self.folder / "state.json")
+        for older in self.folder.glob("state-*.safetensors"):
+            if older != self._state(step):
+                older.unlink()
+
+    def _state(self, step: int) -> Path:
+        return self.folder / f"state-{step:06d}.safetensors"
+
+    def keep_best(self) -> None:
+        """The present weights are the best so far."""
+        if self.world.first:
+            self.job.masters.save(self._best)
+
+    def restore_best(self) -> None:
+        """Go back to them."""
+        self.world.wait()
+        self.job.masters.load(self._best)
+
+    def account(self, reached: dict[str, Any], schedule: Schedule) -> None:
+        """run.json: what was asked, on what, with which versions, and what came of it."""
+        import peft
+        import transformers
+
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}
+        facts = {
+            "facts": self.job.facts, "schedule": asdict(schedule), "reached": reached, "machine": machine(),
+            "processes": self.world.size, "versions": versions,
+        }  # fmt: skip
+        text = json.dumps(to_plain(facts), indent=1, default=str)
+        (self.folder / "run.json").write_text(text + "\n", encoding="utf-8")
+        plot_run(self.folder / "diary.jsonl", self.folder / "run.png", self.folder.name.removesuffix(".run"))
+
+
+def step_seed(seed: int, number: int) -> int:
+    """A seed for everything random in one step."""
+    return (seed * 1_000_003 + number * 104_729) % (1 << 31)
+
+
+def steps_of(schedule: Schedule, places: int) -> int:
+    """Optimiser steps of a run: as many as asked, or as the epochs make."""
+    if schedule.epochs is None:
+        return schedule.steps
+    return max(1, round(schedule.epochs * places / schedule.batch))
+
+
+def finite(loss: float) -> float:
+    """The loss; TrainingError where it is no number any more."""
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise TrainingError("the loss is no longer a number; lower the learning rate, or compute in fp32")
+    return loss
