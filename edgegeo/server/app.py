@@ -13,9 +13,9 @@ from edgegeo.server import faults, models_api, places_api, state_api
 from edgegeo.server.context import Context
 from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
+from edgegeo.server.fleet import Fleet
 from edgegeo.server.guard import Gate, KeyCheck, Porch
-from edgegeo.server.inputs import Decoder
-from edgegeo.server.metrics import Loaded, Metrics
+from edgegeo.server.metrics import Metrics
 from edgegeo.server.settings import ServerSettings
 from edgegeo.server.worker import Admission
 
@@ -28,10 +28,10 @@ Pictures are sent as data URIs or uploads; the server never fetches a URL. Error
 
 
 def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], None] | None = None) -> FastAPI:
-    """An ASGI app over an opened engine. `on_start` is called once the model is warm."""
+    """An ASGI app; `engine` is the first bundle of the settings, opened. `on_start` is called once it is warm."""
     admission = Admission(settings.queue_size)
     metrics = Metrics(lambda: admission.in_hand)
-    context = Context(engine, settings, metrics, admission, Decoder(engine.image_spec))
+    context = Context(Fleet(engine, settings, metrics), settings, metrics, admission)
     app = FastAPI(
         title="edgegeo",
         version=edgegeo.__version__,
@@ -68,19 +68,15 @@ def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], 
 def _lifespan(context: Context, on_start: Callable[[], None] | None) -> Lifespan:
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        engine, metrics = context.engine, context.metrics
-        await context.timed("warm_up", engine.warm_up)
-        seed = await run_sync(engine.planet_seed)
+        await context.fleet.start()
+        async with context.fleet.use() as serving:
+            seed = await run_sync(serving.engine.planet_seed)
         context.demo = None if seed is None else Demo(seed)
-        precision = "+".join(sorted(set(engine.precision.values())))
-        tiles = 0 if engine.gallery is None else len(engine.gallery)
-        served = Loaded(engine.name, precision, ",".join(engine.providers), engine.fingerprint, tiles=tiles)
-        metrics.watch_bundles(lambda: [served])
         context.ready = True
         if on_start is not None:
             on_start()
         yield
         context.ready = False
-        context.model.close()
+        await context.fleet.close()
 
     return live

@@ -1,20 +1,14 @@
-"""What every route needs: the engine, the model thread, the decoder, the metrics."""
+"""What every route needs: the bundles, the settings, the metrics."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from edgegeo.server.demo import Demo
-from edgegeo.server.engine import Engine
-from edgegeo.server.inputs import Decoder
+from edgegeo.server.fleet import Fleet
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.schemas import ErrorAnswer
 from edgegeo.server.settings import ServerSettings
-from edgegeo.server.worker import Admission, ModelThread
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from edgegeo.server.worker import Admission
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer, "description": text}
@@ -38,24 +32,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 class Context:
     """Made once an app."""
 
-    engine: Engine
+    fleet: Fleet
     settings: ServerSettings
     metrics: Metrics
     admission: Admission
-    decoder: Decoder
-    model: ModelThread = field(default_factory=ModelThread)
     demo: Demo | None = None
     ready: bool = False
     """Set after the warm-up."""
-
-    async def timed(self, stage: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
-        """Run a job on the model thread; its result and its milliseconds there, recorded under `stage`."""
-
-        def measured() -> tuple[T, float]:
-            begun = time.perf_counter()
-            result = job(*args, **kwargs)
-            return result, (time.perf_counter() - begun) * 1000.0
-
-        result, spent = await self.model.run(measured)
-        self.metrics.stages({stage: spent})
-        return result, spent

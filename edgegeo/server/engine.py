@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from edgegeo.planet import DEFAULT_SEED, Planet
-from edgegeo.runtime import Answer, Locator, Model, Picture
+from edgegeo.runtime import Answer, Decoding, Generated, Hits, Locator, Model, Picture
+from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.tokens import fill
 from edgegeo.server.faults import Refusal
@@ -89,16 +90,16 @@ class Engine:
         if self.gallery is not None:
             self.gallery.row("")  # builds the table of ids
 
-    def embed_texts(self, texts: list[str]) -> Floats:
-        """(N, dim) unit vectors."""
+    def embed_texts(self, texts: list[str]) -> list[Floats]:
+        """A unit vector (dim,) of each text."""
         assert self.locator.embedder is not None, "require('embed') comes first"
-        return self.locator.embedder.texts(texts)
+        return list(self.locator.embedder.texts(texts))
 
-    def embed_images(self, pictures: list[Picture]) -> Floats:
-        """(N, dim) unit vectors of prepared pictures."""
+    def embed_images(self, pictures: list[Picture]) -> list[Floats]:
+        """A unit vector (dim,) of each prepared picture."""
         embedder = self.locator.embedder
         assert embedder is not None, "require('embed') comes first"
-        return embedder.features(self.locator.model.features(embedder.role.vision, pictures))
+        return list(embedder.features(self.locator.model.features(embedder.role.vision, pictures)))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without the prompt around it."""
@@ -119,6 +120,19 @@ class Engine:
     def locate(self, photo: Image.Image | None, text: str | None, **how: Any) -> Answer:
         """`Locator.locate`."""
         return self.locator.locate(photo=photo, text=text, **how)
+
+    def answer(
+        self, photo: Image.Image, decoding: Decoding | None = None, listener: Listener | None = None
+    ) -> Generated:
+        """The generated answer for one picture."""
+        generator = self.locator.generator
+        assert generator is not None, "require('generate') comes first"
+        return generator.answer(photo, decoding, listener)
+
+    def search(self, vector: Floats, k: int) -> Hits:
+        """The k nearest tiles to a unit vector (dim,)."""
+        assert self.gallery is not None, "require_gallery() comes first"
+        return self.gallery.search(vector, k)
 
     def thumbnail(self, tile: str) -> bytes | None:
         """JPEG of a tile; None for an unknown one."""

@@ -3,10 +3,10 @@
 import base64
 import uuid
 
-import numpy as np
 from fastapi import APIRouter
 
 from edgegeo.server.context import REFUSALS, Context
+from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Floats, Upload, read_part, read_picture
 from edgegeo.server.schemas import (
@@ -24,9 +24,7 @@ from edgegeo.server.schemas import (
     TextPart,
     Usage,
 )
-
-GROUP = 16
-"""Inputs that go to the model thread at once; between groups other requests have their turn."""
+from edgegeo.server.serving import Serving
 
 
 def router(context: Context) -> APIRouter:
@@ -35,40 +33,32 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/models", summary="The bundle being served")
     async def models() -> ModelList:
-        engine = context.engine
-        return ModelList(data=[ModelCard(id=engine.name, owned_by=engine.family, roles=engine.roles)])
+        cards = context.fleet.cards()
+        return ModelList(data=[ModelCard(id=card.name, owned_by=card.family, roles=list(card.roles)) for card in cards])
 
     @routes.post("/v1/embeddings", summary="Embed texts and pictures")
     async def embeddings(body: EmbeddingsRequest) -> EmbeddingsAnswer:
-        return await embed(context, body)
+        async with context.fleet.use() as serving:
+            return await embed(serving, body, context.settings.max_inputs)
 
     @routes.post("/v1/rerank", summary="Score pictures against a text or a picture")
     async def rerank(body: RerankRequest) -> RerankAnswer:
-        return await score(context, body)
+        async with context.fleet.use() as serving:
+            return await score(serving, body, context.settings.max_inputs)
 
     return routes
 
 
-async def embed(context: Context, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+async def embed(serving: Serving, body: EmbeddingsRequest, most: int) -> EmbeddingsAnswer:
     """Unit vectors of every input, in the order of the request."""
-    engine = context.engine
+    engine = serving.engine
     engine.require("embed")
     if body.dimensions not in (None, engine.dim):
         raise Refusal(422, "invalid_input", f"dimensions: this model gives {engine.dim} dimensions only", "dimensions")
     items = [body.input] if isinstance(body.input, str) else body.input
-    check_count(len(items), context.settings.max_inputs, "input")
+    check_count(len(items), most, "input")
     inputs = [read_part(item, f"input.{i}") for i, item in enumerate(items)]
-    vectors = np.empty((len(inputs), engine.dim), np.float32)
-    texts = [i for i, item in enumerate(inputs) if isinstance(item, str)]
-    for start in range(0, len(texts), GROUP):
-        rows = texts[start : start + GROUP]
-        wanted = [text for i in rows if isinstance(text := inputs[i], str)]
-        vectors[rows], _ = await context.timed("embed_text", engine.embed_texts, wanted)
-    pictures = [(i, item) for i, item in enumerate(inputs) if isinstance(item, Upload)]
-    for start in range(0, len(pictures), GROUP):
-        group = pictures[start : start + GROUP]
-        prepared = [await context.decoder.prepared(upload) for _, upload in group]
-        vectors[[i for i, _ in group]], _ = await context.timed("embed_image", engine.embed_images, prepared)
+    vectors, _ = await serving.embed(inputs)
     tokens = sum(engine.count_tokens(text) for text in inputs if isinstance(text, str))
     as_text = body.encoding_format == "base64"
     return EmbeddingsAnswer(
@@ -83,21 +73,14 @@ def encode(vector: Floats) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
-async def score(context: Context, body: RerankRequest) -> RerankAnswer:
+async def score(serving: Serving, body: RerankRequest, most: int) -> RerankAnswer:
     """p(yes) of every document, best first."""
-    engine = context.engine
+    engine = serving.engine
     engine.require("rerank")
-    check_count(len(body.documents), context.settings.max_inputs, "documents")
+    check_count(len(body.documents), most, "documents")
     part = read_part(body.query, "query") if not _is_picture(body.query) else read_picture(str(body.query), "query")
-    query = part if isinstance(part, str) else await context.decoder.prepared(part)
-    sources = [read_document(context, item, f"documents.{i}") for i, item in enumerate(body.documents)]
-    scores: list[float] = []
-    spent: dict[str, float] = {}
-    for start in range(0, len(sources), GROUP):
-        prepared = [await context.decoder.prepared(source) for source in sources[start : start + GROUP]]
-        found, took = await context.timed("rerank", engine.rerank, query, prepared)
-        scores += found
-        spent["rerank"] = spent.get("rerank", 0.0) + took
+    sources = [read_document(engine, item, f"documents.{i}") for i, item in enumerate(body.documents)]
+    scores, spent = await serving.rerank(part, sources)
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: body.top_n]
     results = [
         RerankResult(
@@ -106,14 +89,14 @@ async def score(context: Context, body: RerankRequest) -> RerankAnswer:
         for i in order
     ]
     name = body.model or engine.name
-    return RerankAnswer(id=f"rerank-{uuid.uuid4().hex}", model=name, results=results, timings_ms=spent)
+    return RerankAnswer(id=f"rerank-{uuid.uuid4().hex}", model=name, results=results, timings_ms={"rerank": spent})
 
 
-def read_document(context: Context, item: str | ImagePart | Content | GalleryTile, param: str) -> Upload:
+def read_document(engine: Engine, item: str | ImagePart | Content | GalleryTile, param: str) -> Upload:
     """The picture of a document; a string is a data URI or the id of a gallery tile."""
     if isinstance(item, GalleryTile) or (isinstance(item, str) and not _looks_like_address(item)):
         name = item if isinstance(item, str) else item.id
-        picture = context.engine.thumbnail(name)
+        picture = engine.thumbnail(name)
         if picture is None:
             message = f"{param}: neither a picture (image_url with a data URI) nor the id of a tile of the gallery"
             raise Refusal(422, "unknown_document", message, param)

@@ -1,14 +1,12 @@
 """/v1/search, /v1/locate and the gallery's thumbnails: from a picture or words to places."""
 
-import time
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from edgegeo.runtime import Answer, Hit
+from edgegeo.runtime import Hit
 from edgegeo.runtime.fusion import Prior
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
@@ -41,7 +39,8 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/gallery/{tile:path}/thumbnail", summary="A tile's picture", response_class=Response)
     async def thumbnail(tile: str) -> Response:
-        picture = context.engine.thumbnail(tile)
+        async with context.fleet.use() as serving:
+            picture = serving.engine.thumbnail(tile)
         if picture is None:
             raise Refusal(404, "unknown_tile", "the gallery has no such tile")
         return Response(picture, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
@@ -51,10 +50,11 @@ def router(context: Context) -> APIRouter:
 
 async def find(context: Context, body: SearchRequest, text: str | None, picture: Upload | None) -> SearchAnswer:
     """The k nearest tiles."""
-    engine = context.engine
-    engine.require("embed")
-    gallery = engine.require_gallery()
-    found = await _located(context, text, picture, k=body.k, generate=False)
+    async with context.fleet.use() as serving:
+        engine = serving.engine
+        engine.require("embed")
+        gallery = engine.require_gallery()
+        found, _ = await serving.locate(picture, text, k=body.k, generate=False)
     return SearchAnswer(
         model=engine.name, gallery=gallery, hits=[_tile(hit) for hit in found.hits], timings_ms=found.timings_ms
     )
@@ -64,38 +64,23 @@ async def answer(
     context: Context, body: LocateRequest, text: str | None, picture: Upload | None, geojson: bool
 ) -> Response:
     """Position and tiles, as JSON or GeoJSON."""
-    engine = context.engine
-    if picture is None:
-        engine.require("embed")
-    if body.rerank:
-        engine.require("rerank")
-    if body.rerank or picture is None or not (body.generate and "generate" in engine.roles):
-        engine.require_gallery()
-    prior = None if body.prior is None else Prior.parse(body.prior)
-    found = await _located(
-        context, text, picture, k=body.k, rerank=body.rerank, generate=body.generate, candidates=body.candidates,
-        prior=prior, min_confidence=body.min_confidence,
-    )  # fmt: skip
+    async with context.fleet.use() as serving:
+        engine = serving.engine
+        if picture is None:
+            engine.require("embed")
+        if body.rerank:
+            engine.require("rerank")
+        if body.rerank or picture is None or not (body.generate and "generate" in engine.roles):
+            engine.require_gallery()
+        prior = None if body.prior is None else Prior.parse(body.prior)
+        found, _ = await serving.locate(
+            picture, text, k=body.k, rerank=body.rerank, generate=body.generate, candidates=body.candidates,
+            prior=prior, min_confidence=body.min_confidence,
+        )  # fmt: skip
     if geojson:
         return JSONResponse(found.to_geojson(), media_type=GEOJSON)
     shown = {**found.to_dict(), "model": engine.name, "hits": [_tile(hit) for hit in found.hits]}
     return JSONResponse(LocateAnswer.model_validate(shown).model_dump())
-
-
-async def _located(context: Context, text: str | None, picture: Upload | None, **how: Any) -> Answer:
-    """Decode on the decoder's threads, the rest on the model's; the time in line is told as "wait"."""
-    begun = time.perf_counter()
-    async with context.decoder.opened(picture) as photo:
-        decoded = time.perf_counter()
-        found = await context.model.run(context.engine.locate, photo, text, **how)
-    ended = time.perf_counter()
-    stages = dict(found.timings_ms)
-    waited = (ended - decoded) * 1000.0 - stages.pop("total", 0.0)
-    if picture is not None:
-        stages["decode"] = stages.get("decode", 0.0) + (decoded - begun) * 1000.0
-    timings = {"wait": max(0.0, waited), **stages}
-    context.metrics.stages(timings)
-    return replace(found, timings_ms={**timings, "total": (ended - begun) * 1000.0})
 
 
 def _tile(hit: Hit) -> Tile:

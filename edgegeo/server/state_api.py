@@ -31,9 +31,10 @@ def health_router(context: Context) -> APIRouter:
 
     @routes.get("/health/ready", summary="What is served, on which device", responses={503: REFUSALS[503]})
     async def ready() -> Ready:
-        engine = context.engine
         if not context.ready:
             raise Refusal(503, "not_ready", "the model is warming up", headers={"retry-after": "1"})
+        async with context.fleet.use() as serving:
+            engine = serving.engine
         gallery = None
         if engine.gallery is not None:
             shown = MAP if context.demo else None

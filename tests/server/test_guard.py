@@ -33,7 +33,9 @@ def started(engine: Engine, settings: ServerSettings, **changes: Any) -> Iterato
 def model_busy(client: TestClient) -> Iterator[None]:
     """The model thread at work on something long; the jobs behind it wait."""
     hold = threading.Event()
-    client.app.state.context.model._pool.submit(hold.wait, 20)  # type: ignore[attr-defined]
+    scheduler = client.app.state.context.fleet.scheduler  # type: ignore[attr-defined]
+    assert client.portal is not None
+    client.portal.start_task_soon(scheduler.run, "heartbeat", hold.wait, 20)
     try:
         yield
     finally:
