@@ -142,7 +142,7 @@ async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryM
     try:
         if kind == "multipart/form-data":
             fields, upload = await _read_form(request)
-            model = schema.model_validate(fields)
+            model = schema.model_validate(fields, strict=False)  # a form holds texts only
         elif kind == "application/json":
             model = schema.model_validate_json(await request.body())
         else:
