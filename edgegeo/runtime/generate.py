@@ -43,6 +43,10 @@ class Generated:
     """Log-probability of the same tokens with all tokens allowed; None if `Decoding.free_logprob` did not ask."""
     phrasing: int = 0
     """Which wording of the question was asked: 0 is the prompt, n the n-th of the bundle's other phrasings."""
+    prompt_tokens: int = 0
+    """Positions that were read before the answer, image tokens included."""
+    cut: bool = False
+    """Whether the text ends because it reached its limit."""
 
 
 class Generator:
@@ -162,7 +166,10 @@ class Generator:
         free = None
         if reader.decoder.settings.free_logprob and row.tokens:
             free = reader.free_logprob(cache, row.tokens)
-        return Generated(text, parse_answer(text), row.logprob, tuple(row.tokens), free)
+        cut = reader.decoder.grammar is None and len(row.tokens) >= reader.decoder.budget
+        return Generated(
+            text, parse_answer(text), row.logprob, tuple(row.tokens), free, prompt_tokens=reader.used, cut=cut
+        )
 
 
 class _Reader:
@@ -181,6 +188,7 @@ class _Reader:
         image = max(positions_of(one.layout) for one in features)
         used = max(sum(image if isinstance(p, int) else len(p) for p in pieces) for pieces in prompts)
         budget = _budget(generator, decoding, grammar, used)
+        self.used = used
         self.decoder = Decoder(model, role.head, role.stop_ids, grammar, decoding, budget)
         self._opening = self.decoder.opening()
         trunk = model.trunk(role.trunk)

@@ -9,6 +9,7 @@ from PIL import Image
 from edgegeo.planet import DEFAULT_SEED, Planet
 from edgegeo.runtime import Answer, Decoding, Generated, Hits, Locator, Model, Picture
 from edgegeo.runtime.decoding import Listener
+from edgegeo.runtime.generate import SAMPLING
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.tokens import fill
 from edgegeo.server.faults import Refusal
@@ -105,16 +106,19 @@ class Engine:
         """Tokens of a text, without the prompt around it."""
         return len(self.locator.model.tokenizer.encode(text))
 
-    def rerank(self, query: str | Picture, pictures: list[Picture]) -> list[float]:
-        """p(yes) of every picture, for a text or a picture."""
+    def rerank(self, query: str | Picture, documents: list[str | Picture]) -> list[float]:
+        """p(yes) of every document, a text or a picture, for a text or a picture."""
         reranker, model = self.locator.reranker, self.locator.model
         assert reranker is not None, "require('rerank') comes first"
         vision = reranker.role.vision
-        if isinstance(query, str):
-            pieces, shown = reranker.query(query)
-        else:
-            pieces, shown = fill(reranker.role.image_prompt), model.features(vision, [query])
-        margins = reranker.features(pieces, shown, model.features(vision, pictures))
+        seen = [] if isinstance(query, str) else model.features(vision, [query])
+        margins = np.empty(len(documents), np.float64)
+        if texts := {i: one for i, one in enumerate(documents) if isinstance(one, str)}:
+            asked = query if isinstance(query, str) else seen[0]
+            margins[list(texts)] = reranker.text_margins(asked, list(texts.values()))
+        if pictures := {i: one for i, one in enumerate(documents) if not isinstance(one, str)}:
+            pieces = reranker.query(query)[0] if isinstance(query, str) else fill(reranker.role.image_prompt)
+            margins[list(pictures)] = reranker.features(pieces, seen, model.features(vision, list(pictures.values())))
         return [float(score) for score in probability(margins)]
 
     def locate(self, photo: Image.Image | None, text: str | None, **how: Any) -> Answer:
@@ -122,12 +126,18 @@ class Engine:
         return self.locator.locate(photo=photo, text=text, **how)
 
     def answer(
-        self, photo: Image.Image, decoding: Decoding | None = None, listener: Listener | None = None
-    ) -> Generated:
-        """The generated answer for one picture."""
+        self,
+        photo: Image.Image,
+        decoding: Decoding | None = None,
+        listener: Listener | None = None,
+        count: int = 1,
+    ) -> list[Generated]:
+        """`count` generated answers for one picture."""
         generator = self.locator.generator
         assert generator is not None, "require('generate') comes first"
-        return generator.answer(photo, decoding, listener)
+        if count == 1:
+            return [generator.answer(photo, decoding, listener)]
+        return generator.candidates(photo, count, decoding or SAMPLING, listener)
 
     def search(self, vector: Floats, k: int) -> Hits:
         """The k nearest tiles to a unit vector (dim,)."""

@@ -44,26 +44,17 @@ class Serving:
         return await self.embed(pictures)
 
     async def rerank(self, query: str | Shown, documents: Sequence[str | Shown]) -> tuple[list[float], float]:
-        """A score of every document, and the model's milliseconds.
-
-        Pictures are scored p(yes), looked at together with the query. No bundle's prompts show a text as candidate,
-        so texts are scored by the cosine of the embeddings.
-        """
-        scores = np.empty(len(documents), np.float64)
-        texts = [i for i, one in enumerate(documents) if isinstance(one, str)]
+        """p(yes) of every document, looked at together with the query, and the model's milliseconds."""
         shown = query if isinstance(query, str) else await self._prepared(query)
+        scores: list[float] = []
         spent = 0.0
-        if texts:
-            vectors, spent = await self.embed([shown, *(documents[i] for i in texts)])
-            scores[texts] = vectors[1:] @ vectors[0]
-        pictures = [(i, one) for i, one in enumerate(documents) if not isinstance(one, str)]
-        for start in range(0, len(pictures), self._scheduler.max_batch):
-            group = pictures[start : start + self._scheduler.max_batch]
-            prepared = [await self._prepared(one) for _, one in group]
+        for start in range(0, len(documents), self._scheduler.max_batch):
+            group = documents[start : start + self._scheduler.max_batch]
+            prepared = [one if isinstance(one, str) else await self._prepared(one) for one in group]
             found, took = await self._scheduler.run("rerank", self.engine.rerank, shown, prepared)
-            scores[[i for i, _ in group]] = found
+            scores += found
             spent += took
-        return scores.tolist(), spent
+        return scores, spent
 
     async def locate(self, photo: Image.Image | Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
         """`Locator.locate`, with the time in line as "wait" in the timings; and the model's milliseconds."""
@@ -86,8 +77,9 @@ class Serving:
         photo: Image.Image | Upload,
         decoding: Decoding | None = None,
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Generated, float]:
-        """The generated answer and the model's milliseconds; `on_text` hears each piece of it on the model thread.
+        count: int = 1,
+    ) -> tuple[list[Generated], float]:
+        """Generated answers and the model's milliseconds; `on_text` hears each piece of the first on the model thread.
 
         When the caller is cancelled, the model stops before the next token.
         """
@@ -96,14 +88,14 @@ class Serving:
         def hear(row: int, tokens: tuple[int, ...], text: str) -> None:
             if left.is_set():
                 raise Left
-            if on_text is not None and text:
+            if on_text is not None and text and row == 0:
                 on_text(text)
 
         try:
             async with self.decoder.opened(photo if isinstance(photo, Upload) else None) as opened:
                 image = opened if isinstance(photo, Upload) else photo
                 assert image is not None
-                return await self._scheduler.run("answer", self.engine.answer, image, decoding, hear)
+                return await self._scheduler.run("answer", self.engine.answer, image, decoding, hear, count)
         finally:
             left.set()
 
