@@ -1,5 +1,6 @@
 """The app: routes, layers and the life of one server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -15,6 +16,7 @@ from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
 from edgegeo.server.fleet import Fleet
 from edgegeo.server.guard import Gate, KeyCheck, Porch
+from edgegeo.server.life import Door, Life
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.settings import ServerSettings
 from edgegeo.server.worker import Admission
@@ -27,20 +29,27 @@ Pictures are sent as data URIs or uploads; the server never fetches a URL. Error
 `{"error": {"message", "type", "param", "code"}}`, and `code` is stable."""
 
 
-def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], None] | None = None) -> FastAPI:
-    """An ASGI app; `engine` is the first bundle of the settings, opened. `on_start` is called once it is warm."""
+def create_app(
+    engine: Engine, settings: ServerSettings, on_start: Callable[[], None] | None = None, early: bool = False
+) -> FastAPI:
+    """An ASGI app; `engine` is the first bundle of the settings, opened. `on_start` is called once it is warm.
+
+    `early`: answer while the model warms up, with 503 where the model is needed; `Life.failure` then tells how it went.
+    """
     admission = Admission(settings.queue_size)
     metrics = Metrics(lambda: admission.in_hand)
-    context = Context(Fleet(engine, settings, metrics), settings, metrics, admission)
+    life = Life(metrics)
+    context = Context(Fleet(engine, settings, metrics), settings, metrics, admission, life)
     app = FastAPI(
         title="edgegeo",
         version=edgegeo.__version__,
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(context, on_start),
+        lifespan=_lifespan(context, on_start, early),
         middleware=[
             Middleware(Porch, metrics=metrics),
+            Middleware(Door, life=life, metrics=metrics),
             Middleware(KeyCheck, key=settings.api_key, metrics=metrics),
             Middleware(
                 Gate,
@@ -65,18 +74,28 @@ def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], 
     return app
 
 
-def _lifespan(context: Context, on_start: Callable[[], None] | None) -> Lifespan:
+def _lifespan(context: Context, on_start: Callable[[], None] | None, early: bool) -> Lifespan:
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        await context.fleet.start()
-        async with context.fleet.use() as serving:
-            seed = await run_sync(serving.engine.planet_seed)
-        context.demo = None if seed is None else Demo(seed)
-        context.ready = True
-        if on_start is not None:
-            on_start()
+        starting = asyncio.create_task(_start(context, on_start))
+        if early:
+            starting.add_done_callback(context.life.started)
+        else:
+            await starting
         yield
-        context.ready = False
+        context.life.drain()
+        starting.cancel()
         await context.fleet.close()
 
     return live
+
+
+async def _start(context: Context, on_start: Callable[[], None] | None) -> None:
+    """Warm up, and open."""
+    await context.fleet.start()
+    async with context.fleet.use() as serving:
+        seed = await run_sync(serving.engine.planet_seed)
+    context.demo = None if seed is None else Demo(seed)
+    context.life.warm = True
+    if on_start is not None:
+        on_start()

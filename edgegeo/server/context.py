@@ -5,6 +5,7 @@ from typing import Any
 
 from edgegeo.server.demo import Demo
 from edgegeo.server.fleet import Fleet
+from edgegeo.server.life import Life
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.schemas import ErrorAnswer
 from edgegeo.server.settings import ServerSettings
@@ -36,6 +37,5 @@ class Context:
     settings: ServerSettings
     metrics: Metrics
     admission: Admission
+    life: Life
     demo: Demo | None = None
-    ready: bool = False
-    """Set after the warm-up."""

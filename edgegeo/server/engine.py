@@ -78,19 +78,6 @@ class Engine:
             raise Refusal(404, "no_gallery", "no gallery is being served; start with: edgegeo serve --gallery FOLDER")
         return self.gallery_name
 
-    def warm_up(self) -> None:
-        """One small answer of every kind, so that the first visitor does not wait for loading."""
-        grey = Image.new("RGB", (64, 64), (127, 127, 127))
-        if self.locator.embedder is not None:
-            self.locator.embedder.images([grey])
-            self.locator.embedder.texts(["warm"])
-        if self.locator.reranker is not None:
-            self.locator.reranker.score(grey, [grey])
-        if self.locator.generator is not None:
-            self.locator.generator.answer(grey)
-        if self.gallery is not None:
-            self.gallery.row("")  # builds the table of ids
-
     def embed_texts(self, texts: list[str]) -> list[Floats]:
         """A unit vector (dim,) of each text."""
         assert self.locator.embedder is not None, "require('embed') comes first"

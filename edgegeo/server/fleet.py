@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from anyio.to_thread import run_sync
 
+from edgegeo.server import logs
 from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Decoder
@@ -13,6 +14,7 @@ from edgegeo.server.metrics import Loaded, Metrics
 from edgegeo.server.scheduler import Scheduler
 from edgegeo.server.serving import Serving
 from edgegeo.server.settings import ServerSettings
+from edgegeo.server.warm_up import heartbeat, warm_up
 
 NO_MODEL = "the model named is not being served; GET /v1/models lists what is"
 
@@ -51,9 +53,15 @@ class Fleet:
 
     async def start(self) -> None:
         """Warm up the default bundle and tell the metrics what is served."""
-        await self.scheduler.run("warm_up", self._serving.engine.warm_up)
+        seconds, _ = await self.scheduler.run("warm_up", warm_up, self._serving.engine, self._settings.max_batch)
+        logs.event("warm", {"bundle": self.default, **{name: round(spent, 3) for name, spent in seconds.items()}})
         self._metrics.watch_queue(lambda: self.scheduler.waiting)
         self._metrics.watch_bundles(lambda: [_loaded(self._serving.engine)])
+
+    async def heartbeat(self) -> None:
+        """A trial answer of the default bundle, through the same line as everything else."""
+        async with self.use() as serving:
+            await self.scheduler.run("heartbeat", heartbeat, serving.engine)
 
     def cards(self) -> list[Card]:
         """Every bundle that can be named, the default first."""

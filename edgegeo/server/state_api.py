@@ -31,8 +31,8 @@ def health_router(context: Context) -> APIRouter:
 
     @routes.get("/health/ready", summary="What is served, on which device", responses={503: REFUSALS[503]})
     async def ready() -> Ready:
-        if not context.ready:
-            raise Refusal(503, "not_ready", "the model is warming up", headers={"retry-after": "1"})
+        if (refusal := context.life.refusal()) is not None:
+            raise refusal
         async with context.fleet.use() as serving:
             engine = serving.engine
         gallery = None
@@ -53,7 +53,7 @@ def health_router(context: Context) -> APIRouter:
 
     @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
-        return Response(context.metrics.text(), media_type=EXPOSITION)
+        return Response(await run_sync(context.metrics.text), media_type=EXPOSITION)
 
     return routes
 
