@@ -78,6 +78,11 @@ def event(message: str, facts: Mapping[str, Any] | None = None, level: int = log
     logging.getLogger("edgegeo.server").log(level, message, extra={_FACTS: dict(facts or {})})
 
 
+def failure(message: str, error: BaseException, facts: Mapping[str, Any] | None = None) -> None:
+    """A line about something that failed, with its traceback."""
+    logging.getLogger("edgegeo.server").error(message, exc_info=error, extra={_FACTS: dict(facts or {})})
+
+
 def configure(form: str, stream: TextIO | None = None) -> None:
     """Send the log of the whole process, uvicorn's and Python's warnings included, to stderr as `text` or `json`."""
     handler = logging.StreamHandler(stream or sys.stderr)
