@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgegeo.errors import BundleError
 from edgegeo.planet import DEFAULT_SEED, Planet
-from edgegeo.runtime import Answer, Decoding, Generated, Hits, Locator, Model, Picture
+from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hits, Locator, Model, Picture
 from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.generate import SAMPLING
 from edgegeo.runtime.rerank import probability
@@ -19,6 +20,17 @@ from edgegeo.server.settings import ServerSettings
 _ROLES = {"embed": "embedding", "rerank": "re-ranking", "generate": "generation"}
 _PLANET_ID = re.compile(r"(train|validation|test)-0+")
 _PROOF = 8
+_NO_MEMORY = re.compile(r"bad_alloc|fail\w* to allocate|out of memory|alloc_failed", re.IGNORECASE)
+
+
+def known(error: Exception) -> Exception:
+    """The error itself, or a MemoryError where it is onnxruntime's way to say that there is none left."""
+    foreign = type(error).__module__.startswith("onnxruntime") or isinstance(error, BundleError)
+    if foreign and _NO_MEMORY.search(str(error)):
+        short = MemoryError(str(error))
+        short.__cause__ = error
+        return short
+    return error
 
 
 class Engine:
@@ -78,16 +90,28 @@ class Engine:
             raise Refusal(404, "no_gallery", "no gallery is being served; start with: edgegeo serve --gallery FOLDER")
         return self.gallery_name
 
-    def embed_texts(self, texts: list[str]) -> list[Floats]:
+    @property
+    def embedding_id(self) -> str:
+        """Identifies the embedding space; "" without the role."""
+        return "" if self.locator.embedder is None else self.locator.embedder.embedding_id
+
+    def text_tokens(self, text: str) -> list[int]:
+        """What `embed_texts` takes; InputError for a text that the model can't read. Safe on any thread."""
+        return self._embedder.ids(text)
+
+    def embed_texts(self, tokens: list[list[int]]) -> list[Floats]:
         """A unit vector (dim,) of each text."""
-        assert self.locator.embedder is not None, "require('embed') comes first"
-        return list(self.locator.embedder.texts(texts))
+        return list(self._embedder.tokens(tokens, batch=len(tokens)))
 
     def embed_images(self, pictures: list[Picture]) -> list[Floats]:
         """A unit vector (dim,) of each prepared picture."""
-        embedder = self.locator.embedder
-        assert embedder is not None, "require('embed') comes first"
+        embedder = self._embedder
         return list(embedder.features(self.locator.model.features(embedder.role.vision, pictures)))
+
+    @property
+    def _embedder(self) -> Embedder:
+        assert self.locator.embedder is not None, "require('embed') comes first"
+        return self.locator.embedder
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without the prompt around it."""

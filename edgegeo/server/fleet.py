@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from anyio.to_thread import run_sync
 
 from edgegeo.server import logs
+from edgegeo.server.cache import EmbeddingCache
 from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Decoder
 from edgegeo.server.metrics import Loaded, Metrics
 from edgegeo.server.scheduler import Scheduler
 from edgegeo.server.serving import Serving
@@ -49,7 +49,8 @@ class Fleet:
         self.scheduler = Scheduler(metrics, settings.max_batch, settings.batch_wait_ms)
         self._settings = settings
         self._metrics = metrics
-        self._serving = Serving(engine, Decoder(engine.image_spec), self.scheduler, metrics)
+        self._cache = EmbeddingCache(settings.cache_mb * 2**20, metrics)
+        self._serving = Serving(engine, self.scheduler, self._cache, metrics)
 
     async def start(self) -> None:
         """Warm up the default bundle and tell the metrics what is served."""

@@ -1,46 +1,75 @@
 """One opened bundle as the routes use it: asynchronous, batched over all requests, from any form of input."""
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from anyio.to_thread import run_sync
 from PIL import Image
 
+from edgegeo.bundle import ImageSpec
 from edgegeo.runtime import Answer, Decoding, Generated, Hits, Picture
+from edgegeo.runtime.embed import TOKENS_PER_RUN
+from edgegeo.runtime.pictures import positions_of
+from edgegeo.server.cache import EmbeddingCache, content_key
 from edgegeo.server.engine import Engine
 from edgegeo.server.inputs import Decoder, Floats, Upload
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.scheduler import Call, Scheduler
 
+T = TypeVar("T")
 Shown = Picture | Upload
 """A picture, prepared or as it came."""
+
+PREPARED_BYTES = 256 * 2**20
+"""Prepared pictures that wait or are looked at take at most about so much, whatever comes in."""
+_STEP = 1.25
+"""Lengths of one bucket differ by less than this factor, so that less than a fifth of a batch is padding."""
+_SHORTEST = 8
+_LARGE = 2**20
+"""Bytes from which hashing would hold up the event loop (about a millisecond)."""
 
 
 class Serving:
     """What one bundle answers. Whoever uses it holds it through `Fleet.use`, so that it stays open."""
 
-    def __init__(self, engine: Engine, decoder: Decoder, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, scheduler: Scheduler, cache: EmbeddingCache, metrics: Metrics) -> None:
         self.engine = engine
-        self.decoder = decoder
+        self.decoder = Decoder(engine.image_spec)
         self._scheduler = scheduler
+        self._cache = cache
         self._metrics = metrics
+        most = scheduler.max_batch
+        self._held = asyncio.Semaphore(min(4 * most, max(2, PREPARED_BYTES // picture_bytes(engine.image_spec))))
 
     async def embed(self, inputs: Sequence[str | Shown]) -> tuple[Floats, float]:
-        """(N, dim) unit vectors of texts and pictures in any order, and the model's milliseconds."""
-        rows = await asyncio.gather(*(self._vector(one) for one in inputs))
+        """(N, dim) unit vectors of texts and pictures in any order, and the model's milliseconds.
+
+        Of an input seen before the vector is remembered, before anything of it is decoded. Raises InputError for a
+        text that the model can't read; Refusal and ImageError for an Upload that is no usable picture.
+        """
+        # Two batches of a request are on their way at once, one decoded while the other is computed; more would let a
+        # large request fill the line before a small one.
+        window = asyncio.Semaphore(2 * self._scheduler.max_batch)
+
+        async def one(content: str | Shown) -> tuple[Floats, float]:
+            async with window:
+                return await self._vector(content)
+
+        rows = await _all([one(content) for content in inputs])
         return np.stack([vector for vector, _ in rows]), sum(spent for _, spent in rows)
 
     async def embed_texts(self, texts: Sequence[str]) -> tuple[Floats, float]:
-        """(N, dim) unit vectors and the model's milliseconds; InputError for a text that is too long."""
+        """(N, dim) unit vectors and the model's milliseconds; raises as `embed`."""
         return await self.embed(texts)
 
     async def embed_images(self, pictures: Sequence[Shown]) -> tuple[Floats, float]:
-        """(N, dim) unit vectors and the model's milliseconds; of an Upload also Refusal and ImageError."""
+        """(N, dim) unit vectors and the model's milliseconds; raises as `embed`."""
         return await self.embed(pictures)
 
     async def rerank(self, query: str | Shown, documents: Sequence[str | Shown]) -> tuple[list[float], float]:
@@ -106,13 +135,59 @@ class Serving:
     async def _prepared(self, picture: Shown) -> Picture:
         return await self.decoder.prepared(picture) if isinstance(picture, Upload) else picture
 
-    async def _vector(self, one: str | Shown) -> tuple[Floats, float]:
-        if isinstance(one, str):
-            texts = Call("embed_text", self, self.engine.embed_texts)
-            return await self._scheduler.row(texts, one)
-        pictures = Call("embed_image", self, self.engine.embed_images)
-        return await self._scheduler.row(pictures, await self._prepared(one))
+    async def _vector(self, content: str | Shown) -> tuple[Floats, float]:
+        """The unit vector (dim,) of one input, and its share of the model's milliseconds."""
+        if isinstance(content, Picture):
+            return await self._shown(content)
+        data = content if isinstance(content, str) else content.data
+        space = self.engine.embedding_id
+        key = content_key(space, data) if len(data) < _LARGE else await run_sync(content_key, space, data)
+        vector = self._cache.get(key)
+        if vector is not None:
+            return vector, 0.0
+        vector, spent = await (self._read(content) if isinstance(content, str) else self._shown(content))
+        self._cache.put(key, vector)
+        return vector, spent
+
+    async def _read(self, text: str) -> tuple[Floats, float]:
+        tokens = self.engine.text_tokens(text)
+        bucket, longest = bucket_of(len(tokens))
+        call = Call("embed_text", (self, bucket), self.engine.embed_texts, self._most(longest))
+        return await self._scheduler.row(call, tokens)
+
+    async def _shown(self, picture: Shown) -> tuple[Floats, float]:
+        async with self._held:
+            prepared = await self._prepared(picture)
+            bucket, longest = bucket_of(positions_of(prepared.layout))
+            call = Call("embed_image", (self, bucket), self.engine.embed_images, self._most(longest))
+            return await self._scheduler.row(call, prepared)
+
+    def _most(self, positions: int) -> int:
+        """Inputs of so many prompt positions in one call: beyond what is worth it they would only make others wait."""
+        return max(1, min(self._scheduler.max_batch, TOKENS_PER_RUN // positions))
 
 
 class Left(Exception):
     """Raised inside a generation whose caller is gone, to end it."""
+
+
+def bucket_of(length: int) -> tuple[int, int]:
+    """Inputs with this number share a batch; and the longest one in it."""
+    bucket = math.ceil(math.log(max(length, _SHORTEST) / _SHORTEST, _STEP) - 1e-9)
+    return bucket, math.floor(_SHORTEST * _STEP**bucket + 1e-9)
+
+
+def picture_bytes(spec: ImageSpec) -> int:
+    """Bytes of the largest prepared picture, about."""
+    pixels = spec.max_pixels if spec.max_pixels else spec.size**2 * (spec.max_tiles + 1)
+    return pixels * 3 * np.dtype(np.float32).itemsize
+
+
+async def _all(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order. The first failure ends the other jobs too, and so does cancelling the caller."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
