@@ -15,11 +15,11 @@ from edgegeo.server.context import Context
 from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
 from edgegeo.server.fleet import Fleet
-from edgegeo.server.guard import Gate, KeyCheck, Porch
+from edgegeo.server.guard import Gate, HostCheck, KeyCheck, Porch
 from edgegeo.server.life import Door, Life
+from edgegeo.server.limits import Admission
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.settings import ServerSettings
-from edgegeo.server.worker import Admission
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -36,7 +36,7 @@ def create_app(
 
     `early`: answer while the model warms up, with 503 where the model is needed; `Life.failure` then tells how it went.
     """
-    admission = Admission(settings.queue_size)
+    admission = Admission(settings.queue_size, settings.per_client)
     metrics = Metrics(lambda: admission.in_hand)
     life = Life(metrics)
     context = Context(Fleet(engine, settings, metrics), settings, metrics, admission, life)
@@ -50,7 +50,8 @@ def create_app(
         middleware=[
             Middleware(Porch, metrics=metrics),
             Middleware(Door, life=life, metrics=metrics),
-            Middleware(KeyCheck, key=settings.api_key, metrics=metrics),
+            Middleware(HostCheck, names=(settings.host, *settings.allowed_hosts), metrics=metrics),
+            Middleware(KeyCheck, key=settings.api_key, admin_key=settings.admin_key, metrics=metrics),
             Middleware(
                 Gate,
                 admission=admission,

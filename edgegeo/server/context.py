@@ -6,10 +6,10 @@ from typing import Any
 from edgegeo.server.demo import Demo
 from edgegeo.server.fleet import Fleet
 from edgegeo.server.life import Life
+from edgegeo.server.limits import Admission
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.schemas import ErrorAnswer
 from edgegeo.server.settings import ServerSettings
-from edgegeo.server.worker import Admission
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer, "description": text}

@@ -37,6 +37,14 @@ NOT_AN_IMAGE = "this is not a JPEG, PNG or WebP picture"
 NO_URLS = "the server never fetches URLs: send the picture as a data URI (data:image/jpeg;base64,...) or as an upload"
 TOO_LARGE = "the request is larger than this server accepts; send a smaller picture or fewer inputs"
 QUEUE_FULL = "the server has as many requests in hand as it accepts; try again shortly"
+CLIENT_FULL = "this address has as many requests in hand as the server accepts from one; wait for their answers"
+TOO_SLOW = "the request's body came too slowly; send it at once, or a smaller picture"
+ENCODED_BODY = "send the body without Content-Encoding; JPEG, PNG and WebP are compressed already"
+TOO_MANY_HEADERS = "the request has more headers than this server reads"
+UNKNOWN_HOST = "the server does not answer to the name in the Host header; start it with --allowed-hosts NAME"
+CROSS_ORIGIN = "pages of other origins may not send this; open the server's own page"
+ADMIN_ONLY = "this needs the administrator's key, not the API key"
+NO_ADMIN = "the server was started without an administrator's key, so nothing can be changed; set EDGEGEO_ADMIN_KEY"
 TOO_LATE = "the answer was not ready before the deadline"
 NO_KEY = "this server needs an API key: send it as 'Authorization: Bearer KEY'"
 WRONG_KEY = "the API key is not right"
@@ -85,6 +93,8 @@ def respond(refusal: Refusal) -> JSONResponse:
     kind = "invalid_request_error" if refusal.status < 500 else "server_error"
     if refusal.status == 401:
         kind = "authentication_error"
+    elif refusal.status == 403:
+        kind = "permission_error"
     elif refusal.status == 429:
         kind = "rate_limit_error"
     body = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
