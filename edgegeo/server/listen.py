@@ -23,6 +23,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     GalleryError, DeviceError as the runtime does; MemoryError where a full batch has no room.
     """
     try:
+        from prometheus_client import disable_created_metrics
+
         from edgegeo.server.app import create_app
         from edgegeo.server.engine import Engine
         from edgegeo.server.notify import Notifier
@@ -32,6 +34,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     begun = time.perf_counter()
     with signals_restored(), closing(bind(settings.host, settings.port)) as listener:
         logs.configure(settings.log_format)
+        # A second series beside every counter, which says when it began; nothing here needs it.
+        disable_created_metrics()
         notifier = Notifier()
         notifier.status("opening the bundle")
         engine = Engine.open(settings)

@@ -28,15 +28,17 @@ class Trace:
 
     request_id: str
     wait_ms: float = 0.0
+    """The longest wait of any of its inputs."""
     model_ms: float = 0.0
+    """Its share of the model's time."""
     batch: int = 0
-    """Inputs in the largest call of the model that this request had a part in."""
+    """Inputs, of all requests together, in the largest call of the model that it had a part in."""
     begun: float = field(default_factory=time.perf_counter)
 
     def add(self, wait_ms: float, model_ms: float, batch: int) -> None:
-        """One call of the model: how long the request waited for it, how long it took, with how many inputs."""
-        self.wait_ms += wait_ms
-        self.model_ms += model_ms
+        """One input was computed: its wait for the call of the model, the call's time, and the inputs in it."""
+        self.wait_ms = max(self.wait_ms, wait_ms)
+        self.model_ms += model_ms / batch
         self.batch = max(self.batch, batch)
 
 
