@@ -35,7 +35,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     with signals_restored(), closing(bind(settings.host, settings.port)) as listener:
         logs.configure(settings.log_format)
         # A second series beside every counter, which says when it began; nothing here needs it.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         notifier = Notifier()
         notifier.status("opening the bundle")
         engine = Engine.open(settings)
