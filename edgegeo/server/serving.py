@@ -164,6 +164,8 @@ class Serving:
 
     def _most(self, positions: int) -> int:
         """Inputs of so many prompt positions in one call: beyond what is worth it they would only make others wait."""
+        if not self.engine.batches:
+            return 1
         return max(1, min(self._scheduler.max_batch, TOKENS_PER_RUN // positions))
 
 
