@@ -1,6 +1,6 @@
 """Building a gallery: a stream of tiles through the embedder into a version that appears whole or not at all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from edgegeo.runtime.gallery import Gallery, open_version
 from edgegeo.runtime.gallery_intake import Intake, IntakeSettings
 from edgegeo.runtime.gallery_manifest import INFO_NAME, JOURNAL_NAME, GalleryInfo, read_info
 from edgegeo.runtime.gallery_rows import Origin, origin_of
+from edgegeo.runtime.gallery_segment import Segment
 from edgegeo.runtime.gallery_writing import check_place, commit, writing
 from edgegeo.runtime.pictures import Picture
 
@@ -75,16 +76,21 @@ def build_gallery(
 
 
 def publish(
-    path: Path, info: GalleryInfo, embedder: Embedder, samples: dict[int, Picture], progress: Progress, first: int = 0
+    path: Path,
+    info: GalleryInfo,
+    embedder: Embedder,
+    samples: dict[int, Picture],
+    progress: Progress,
+    known: Sequence[Segment] = (),
 ) -> None:
     """Read a new version back from disk, prove a few of its tiles, and make it the gallery.
 
-    `samples`: pictures by row, counted from the row `first` of the version.
+    `samples`: pictures by row; `known`: segments that need no reading back.
     """
     progress("check", 0, len(samples))
-    gallery = open_version(path, info, {})
+    gallery = open_version(path, info, {segment.entry.name: segment for segment in known})
     try:
-        _check_self(gallery, embedder, {first + row: picture for row, picture in samples.items()})
+        _check_self(gallery, embedder, samples)
     except GalleryError:
         (path / JOURNAL_NAME).unlink(missing_ok=True)  # what it lists is not to be trusted either
         raise

@@ -40,6 +40,8 @@ class AddReport:
     """Version of the gallery that holds them; the earlier one where nothing was added."""
     resumed: int = 0
     """Of the added, tiles that an interrupted run had embedded already."""
+    changed: int = 0
+    """Tiles that an interrupted run had embedded, and that the source no longer has as they were."""
 
 
 def add_tiles(
@@ -72,9 +74,11 @@ def add_tiles(
         dead = np.union1d(gallery.deleted, gallery.stored(np.array(old, np.int64)))
         segments, dead = _appended(gallery, dead, new)
         sources = dict.fromkeys((*gallery.sources, origin_of(rows) or Origin("rows")))
-        info = _next(gallery, segments, dead, sources=tuple(sources), absorbed=intake.token)
-        publish(path, info, embedder, intake.samples, progress, first=info.count - len(intake))
-    return AddReport(len(intake), len(old), tuple(intake.skipped), info.version, intake.resumed)
+        info = _next(gallery, segments, dead, sources=tuple(sources), absorbed=intake.token or gallery.info.absorbed)
+        first = info.count - len(intake)
+        samples = {first + number: picture for number, picture in intake.samples.items()}
+        publish(path, info, embedder, samples, progress, known=(*gallery.stack.segments, *new))
+    return AddReport(len(intake), len(old), tuple(intake.skipped), info.version, intake.resumed, intake.changed)
 
 
 def delete_tiles(path: str | Path, ids: Iterable[str]) -> int:

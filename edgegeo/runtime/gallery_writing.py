@@ -94,12 +94,10 @@ def commit(path: Path, info: GalleryInfo) -> None:
 
 
 def pending(path: Path, info: GalleryInfo | None) -> Journal | None:
-    """unfinished.json, unless the gallery's version holds its tiles already: then it is removed."""
+    """unfinished.json; None where there is none, or the gallery's version holds its tiles already."""
     journal = read_journal(path)
-    if journal is not None and info is not None and journal.token == info.absorbed:
-        (path / JOURNAL_NAME).unlink(missing_ok=True)
-        return None
-    return journal
+    done = journal is not None and info is not None and journal.token == info.absorbed
+    return None if done else journal
 
 
 def tidy(path: Path) -> None:
@@ -109,6 +107,8 @@ def tidy(path: Path) -> None:
         journal = pending(path, info)
     except GalleryError:
         return  # what a damaged journal refers to is not known
+    if journal is None:
+        (path / JOURNAL_NAME).unlink(missing_ok=True)
     kept = {segment.name for holder in (info, journal) if holder for segment in holder.segments}
     for folder in (path / SEGMENTS).iterdir():
         if folder.name not in kept:
