@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 import edgegeo
-from edgegeo.server import faults, models_api, places_api, state_api
+from edgegeo.server import chat_api, faults, gallery_api, models_api, places_api, state_api
 from edgegeo.server.context import Context
 from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
@@ -65,7 +65,9 @@ def create_app(
     faults.install(app)
     for routes in (
         models_api.router(context),
+        chat_api.router(context),
         places_api.router(context),
+        gallery_api.router(context),
         state_api.health_router(context),
         state_api.demo_router(context),
         state_api.page_router(),

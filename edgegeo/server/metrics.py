@@ -20,7 +20,7 @@ Reason = Literal[
 ]  # fmt: skip
 """Why a request is refused before any work."""
 
-Kind = Literal["embed_text", "embed_image", "rerank", "locate", "answer", "search", "warm_up", "heartbeat"]
+Kind = Literal["embed_text", "embed_image", "rerank", "locate", "answer", "search", "warm_up", "heartbeat", "add_tiles"]
 """What a call of the model computes."""
 
 Drop = Literal["cancelled", "expired", "dropped"]

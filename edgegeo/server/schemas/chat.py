@@ -1,12 +1,15 @@
 """/v1/chat/completions: OpenAI's request, answer and stream, for one question about one picture."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgegeo.server.schemas.inputs import EXAMPLE_PART, Body, ModelName, Part
 
-_QUESTION = {"role": "user", "content": [{"type": "text", "text": "Where was this photo taken?"}, EXAMPLE_PART]}
+_QUESTION: dict[str, Any] = {
+    "role": "user",
+    "content": [{"type": "text", "text": "Where was this photo taken?"}, EXAMPLE_PART],
+}
 LARGEST_SEED = 2**63 - 1
 
 
@@ -148,7 +151,7 @@ class ChatChunk(BaseModel):
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: ChatUsage | None = None
-    warnings: list[str] | None = Field(None, description="in the first chunk, as in the whole answer")
+    warnings: list[str] | None = Field(default=None, description="in the first chunk, as in the whole answer")
 
 
 STREAM_EXAMPLE = (

@@ -1,6 +1,6 @@
 """What inputs are made of: texts and pictures as content parts, the form that OpenAI's and vLLM's clients send."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,7 +9,7 @@ EXAMPLE_URI = (
     "JOKIeiX4bQWWPRWXXhwTCAQCgUAgEAgEWz4UtwGyCxqxSQAAAABJRU5ErkJggg=="
 )
 EXAMPLE_TEXT = "A small village by a river, with red roofs and wheat fields."
-EXAMPLE_PART = {"type": "image_url", "image_url": {"url": EXAMPLE_URI}}
+EXAMPLE_PART: dict[str, Any] = {"type": "image_url", "image_url": {"url": EXAMPLE_URI}}
 
 Text = Annotated[str, Field(min_length=1, description="UTF-8 text, not empty")]
 ModelName = Annotated[

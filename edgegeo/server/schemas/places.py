@@ -1,6 +1,6 @@
 """/v1/search and /v1/locate: from a picture or words to places."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,9 +57,30 @@ class Tile(BaseModel):
     thumbnail: str = Field(description="address of the tile's picture on this server")
 
 
+_TILE: dict[str, Any] = {
+    "id": "test-00005",
+    "position": {"lat": 48.1, "lon": 11.6},
+    "score": 0.731,
+    "rerank_score": None,
+    "thumbnail": "/v1/gallery/test-00005/thumbnail",
+}
+
+
 class SearchAnswer(BaseModel):
     """Tiles, best first."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "pocket-int8",
+                    "gallery": "planet-pocket-int8",
+                    "hits": [_TILE],
+                    "timings_ms": {"wait": 0.1, "embed": 0.8, "search": 0.2, "total": 1.3},
+                }
+            ]
+        }
+    )
     model: str
     gallery: str
     hits: list[Tile]
@@ -91,6 +112,36 @@ class LocateEvidence(BaseModel):
 class LocateAnswer(BaseModel):
     """The answer; `position` is null where neither generation nor retrieval gave one."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "pocket-int8",
+                    "position": {"lat": 48.2, "lon": 11.4},
+                    "source": "fusion",
+                    "radius_km": 610.0,
+                    "radii_km": {"0.5": 240.0, "0.8": 610.0, "0.95": 1900.0},
+                    "confidence": 0.84,
+                    "calibration": "fit",
+                    "abstained": False,
+                    "warnings": [],
+                    "text": "<answer>48.2, 11.4</answer>",
+                    "generated": {"lat": 48.2, "lon": 11.4},
+                    "candidates": [
+                        {
+                            "text": "<answer>48.2, 11.4</answer>",
+                            "position": {"lat": 48.2, "lon": 11.4},
+                            "logprob": -3.1,
+                            "phrasing": 0,
+                        }
+                    ],
+                    "evidence": None,
+                    "hits": [_TILE],
+                    "timings_ms": {"wait": 0.1, "decode": 1.9, "vision": 2.4, "generate": 5.2, "total": 11.0},
+                }
+            ]
+        }
+    )
     model: str
     position: Place | None
     source: Literal["generation", "fusion", "retrieval", "prior", "none"]
@@ -106,3 +157,41 @@ class LocateAnswer(BaseModel):
     evidence: LocateEvidence | None = None
     hits: list[Tile]
     timings_ms: dict[str, float]
+
+
+class Point(BaseModel):
+    """GeoJSON's point."""
+
+    type: Literal["Point"]
+    coordinates: list[float] = Field(min_length=2, max_length=2, description="longitude, latitude")
+
+
+class Feature(BaseModel):
+    """The answer, a candidate of it, or a tile: `properties.role` is answer, candidate or hit."""
+
+    type: Literal["Feature"]
+    geometry: Point
+    properties: dict[str, Any]
+
+
+class FeatureCollection(BaseModel):
+    """RFC 7946: the answer first (if there is one), then candidates and tiles by rank."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "FeatureCollection",
+                    "features": [
+                        {
+                            "type": "Feature",
+                            "geometry": {"type": "Point", "coordinates": [11.4, 48.2]},
+                            "properties": {"role": "answer", "source": "fusion", "radius_km": 610.0},
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+    type: Literal["FeatureCollection"]
+    features: list[Feature]

@@ -57,11 +57,10 @@ class RerankResult(BaseModel):
     relevance_score: float = Field(
         ge=0, le=1, description="p(yes) / (p(yes) + p(no)) of the model asked whether the two show the same"
     )
-    document: Any | None = Field(
+    document: dict[str, Any] | None = Field(
         None, description='the document as it was sent (a string as {"text": ...}), with return_documents'
     )
     read_as: Literal["picture", "text_first", "text_second"] = Field(
-        "picture",
         description="how the model read the pair. picture: query, then the picture, as it was trained. text_first: the "
         "document's text, then the query's picture, the same pair turned round. text_second: query and document are "
         "both texts, which no training showed it",
@@ -100,6 +99,6 @@ class RerankAnswer(BaseModel):
     id: str
     model: str
     results: list[RerankResult]
-    meta: RerankMeta | None = None
-    usage: RerankUsage | None = None
+    meta: RerankMeta
+    usage: RerankUsage
     timings_ms: dict[str, float]

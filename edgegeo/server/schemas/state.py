@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgegeo.server.schemas.places import Place
 
@@ -17,6 +17,25 @@ class GalleryState(BaseModel):
 
 class Ready(BaseModel):
     """What is being served, and on what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "ready",
+                    "version": "0.1.0",
+                    "bundle": "pocket-int8",
+                    "fingerprint": "3f9a1c07",
+                    "precision": {"trunk": "int8", "vision": "int8", "head": "int8"},
+                    "roles": ["embed", "rerank", "generate"],
+                    "provider": ["CPUExecutionProvider"],
+                    "gallery": {"name": "planet-pocket-int8", "tiles": 1000, "map": "/v1/map.png"},
+                    "basemap": "/v1/map.json",
+                    "examples": True,
+                }
+            ]
+        }
+    )
 
     status: Literal["ready"] = "ready"
     version: str
@@ -33,15 +52,51 @@ class Ready(BaseModel):
 class ModelCard(BaseModel):
     """OpenAI's model object, with the roles it offers."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "pocket-int8",
+                    "object": "model",
+                    "created": 0,
+                    "owned_by": "smolvlm",
+                    "roles": ["embed", "rerank", "generate"],
+                    "loaded": True,
+                }
+            ]
+        }
+    )
+
     id: str
     object: Literal["model"] = "model"
     created: int = 0
-    owned_by: str
+    owned_by: str = Field(description="the model's family")
     roles: list[str]
+    loaded: bool = Field(description="whether it is open; one that is not is opened when it is first asked for")
 
 
 class ModelList(BaseModel):
-    """OpenAI's list of models: the one bundle served."""
+    """OpenAI's list of models: the bundles being served, the default first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "list",
+                    "data": [
+                        {
+                            "id": "pocket-int8",
+                            "object": "model",
+                            "created": 0,
+                            "owned_by": "smolvlm",
+                            "roles": ["embed", "rerank", "generate"],
+                            "loaded": True,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
@@ -59,6 +114,23 @@ class Example(BaseModel):
 class ExampleList(BaseModel):
     """Photos of the demo planet from test places, which no training has seen."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "data": [
+                        {
+                            "index": 0,
+                            "photo": "/v1/examples/0/photo.jpg",
+                            "truth": {"lat": 48.1, "lon": 11.6},
+                            "description": "A small village by a river, with red roofs.",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
     data: list[Example]
 
 
@@ -73,5 +145,20 @@ class ErrorDetail(BaseModel):
 
 class ErrorAnswer(BaseModel):
     """OpenAI's error envelope."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "message": "text: the text is empty",
+                        "type": "invalid_request_error",
+                        "param": "text",
+                        "code": "empty_text",
+                    }
+                }
+            ]
+        }
+    )
 
     error: ErrorDetail
