@@ -49,8 +49,9 @@ def running(
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            said.seek(0)
-            assert line.startswith("serving tiny (fp32, cpu, 12 tiles) at http://"), line + said.read()
+            if not line.startswith("serving tiny (fp32, cpu, 12 tiles) at http://"):
+                said.seek(0)  # not before: the process writes where this file stands
+                raise AssertionError(line + said.read())
             yield process, line.split(" at ")[1].split()[0].rstrip("/")
         finally:
             process.kill()
