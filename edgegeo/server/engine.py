@@ -1,26 +1,31 @@
 """The one place where the server touches the runtime: a bundle and a gallery, opened and ready to answer."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from edgegeo.bundle import Manifest
 from edgegeo.errors import BundleError
-from edgegeo.planet import DEFAULT_SEED, Planet
 from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hits, Locator, Model, Picture
 from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.generate import SAMPLING
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.tokens import fill
+from edgegeo.runtime.verify import verify_model
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Floats
 from edgegeo.server.settings import ServerSettings
 
 _ROLES = {"embed": "embedding", "rerank": "re-ranking", "generate": "generation"}
-_PLANET_ID = re.compile(r"(train|validation|test)-0+")
-_PROOF = 8
 _NO_MEMORY = re.compile(r"bad_alloc|fail\w* to allocate|out of memory|alloc_failed", re.IGNORECASE)
+
+
+def offered(manifest: Manifest) -> list[str]:
+    """The roles that a bundle offers."""
+    return [role for role in _ROLES if getattr(manifest.roles, role) is not None]
 
 
 def known(error: Exception) -> Exception:
@@ -45,13 +50,32 @@ class Engine:
         self.fingerprint = bundle.fingerprint
         self.image_spec = bundle.manifest.image
         self.precision = {name: part.precision for name, part in bundle.manifest.components.items()}
-        self.roles = [role for role in _ROLES if getattr(bundle.manifest.roles, role) is not None]
+        self.bytes = bundle.bytes
+        self.roles = offered(bundle.manifest)
 
     @classmethod
     def open(cls, settings: ServerSettings) -> "Engine":
-        """Open what the settings name. Raises BundleError, GalleryError, DeviceError."""
-        model = Model.open(settings.bundles[0], settings.threads, settings.provider)
-        return cls(Locator.open(model, settings.gallery))
+        """Open the first bundle of the settings and its gallery. Raises BundleError, GalleryError, DeviceError."""
+        return cls.load(settings.bundles[0], settings.gallery, settings)
+
+    @classmethod
+    def load(cls, bundle: Path, gallery: Path | None, settings: ServerSettings) -> "Engine":
+        """Open a bundle and its gallery, all hashes checked, as the settings say. Raises as `open`."""
+        return cls(Locator.open(Model.open(bundle, settings.threads, settings.provider), gallery))
+
+    def renewed(self) -> "Engine":
+        """The same bundle with its gallery as it is on disk now. Raises GalleryError."""
+        gallery = None if self.gallery is None else self.gallery.newest()
+        return self if gallery is self.gallery else Engine(Locator(self.locator.model, gallery))
+
+    def prove(self) -> None:
+        """Answer the golden inputs inside the bundle; BundleError where the answers are not those of its export."""
+        report = verify_model(self.locator.model)
+        if not report.passed:
+            failed = ", ".join(check.name for check in report.checks if not check.passed)
+            raise BundleError(
+                f"{report.bundle} does not answer its golden inputs as it should ({failed}); export it again"
+            )
 
     @property
     def batches(self) -> bool:
@@ -173,15 +197,6 @@ class Engine:
         return None if self.gallery is None or row is None else self.gallery.thumbnail(row)
 
     def planet_seed(self) -> int | None:
-        """The demo planet that the gallery is of, None for any other world; takes a second for a planet's gallery.
-
-        A gallery does not say where it comes from, so it is recognised by its first places.
-        """
-        match = None if self.gallery is None else _PLANET_ID.fullmatch(self.gallery.id(0))
-        if self.gallery is None or match is None:
-            return None
-        stated = self.locator.model.bundle.manifest.source.get("planet_seed")
-        seed = stated if isinstance(stated, int) else DEFAULT_SEED
-        count = min(_PROOF, len(self.gallery))
-        expected = Planet(seed).coordinates(match[1], count)
-        return seed if np.allclose(self.gallery.positions[:count], expected, atol=1e-3) else None
+        """Seed of the demo planet that the gallery was built from, None for any other world."""
+        sources = () if self.gallery is None else self.gallery.sources
+        return sources[0].seed if sources and sources[0].kind == "planet" else None
