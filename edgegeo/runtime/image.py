@@ -30,6 +30,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Measured at 50 megapixels: WebP keeps two canvases beside the picture, progressive JPEG its coefficients.
+_BYTES_A_PIXEL = {"JPEG": 13, "PNG": 9, "WEBP": 17}
 _STRIP_PIXELS = 1 << 20
 
 
@@ -75,6 +77,19 @@ def open_image(src: Source, limits: ImageLimits | None = None) -> Image.Image:
         return to_rgb(image if turn is None else image.transpose(turn))
     except _DECODER_FAULTS as error:
         raise _damaged(name, error) from None
+
+
+def decoding_bytes(data: bytes, limits: ImageLimits | None = None) -> int:
+    """Most memory that `open_image` takes for these bytes beside themselves; 0 where it refuses them unopened."""
+    limits = limits or ImageLimits()
+    try:
+        header = read_header(data)
+        if header is None:
+            return 0
+        _check_shape((header.width, header.height), "", limits)
+    except (HeaderFault, ImageError):
+        return 0
+    return header.width * header.height * _BYTES_A_PIXEL[header.format]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from edgegeo.server import logs
+from edgegeo.server.connection import Connection
 from edgegeo.server.context import Context
 from edgegeo.server.notify import Notifier
 from edgegeo.server.settings import ServerSettings
@@ -47,6 +48,8 @@ class Process:
                 log_config=None,
                 access_log=False,
                 lifespan="on",
+                http=Connection,
+                ws="none",
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=15,
@@ -54,7 +57,7 @@ class Process:
                 timeout_graceful_shutdown=1,
                 # Connections, not requests: the queue answers 429 long before; this only caps idle sockets.
                 limit_concurrency=8 * settings.queue_size + 64,
-                h11_max_incomplete_event_size=64 * 1024,
+                h11_max_incomplete_event_size=32 * 1024,
             )
         )
         self._reload = asyncio.Event()
