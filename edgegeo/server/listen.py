@@ -39,6 +39,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
         notifier = Notifier()
         notifier.status("opening the bundle")
         engine = Engine.open(settings)
+        summary = engine.summary
         opened = time.perf_counter()
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -46,13 +47,14 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
         def started() -> None:
             ready = time.perf_counter()
             spent = {"open_s": round(opened - begun, 3), "warm_up_s": round(ready - opened, 3)}
-            logs.event("ready", {"serving": engine.summary, "port": port, **spent})
-            notifier.ready(engine.summary)
-            announce(f"serving {engine.summary} at http://{shown}:{port}/ (API: /docs)")
+            logs.event("ready", {"serving": summary, "port": port, **spent})
+            notifier.ready(summary)
+            announce(f"serving {summary} at http://{shown}:{port}/ (API: /docs)")
 
         notifier.status("warming up")
         app = create_app(engine, settings, started, early=True)
-        asyncio.run(Process(app, settings, notifier, engine.summary).run(listener))
+        del engine  # a reload replaces it, and nothing here may keep its memory
+        asyncio.run(Process(app, settings, notifier, summary).run(listener))
         faulthandler.cancel_dump_traceback_later()
 
 
