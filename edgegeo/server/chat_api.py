@@ -18,6 +18,7 @@ from edgegeo.runtime import Decoding, Generated
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal, handle, public_text
 from edgegeo.server.inputs import Upload, read_picture
+from edgegeo.server.json_body import JsonRoute
 from edgegeo.server.schemas import (
     NOT_READ,
     STREAM_EXAMPLE,
@@ -56,7 +57,7 @@ _ANSWERS: dict[str, Any] = {
 
 def router(context: Context) -> APIRouter:
     """The route, bound to one server's context."""
-    routes = APIRouter(tags=["models"], responses=REFUSALS)
+    routes = APIRouter(tags=["models"], responses=REFUSALS, route_class=JsonRoute)
 
     @routes.post(
         "/v1/chat/completions",

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Upload, check_count, read_picture, read_text
+from edgegeo.server.json_body import read_json
 from edgegeo.server.schemas import Query, TilesRequest
 
 FILES = ("image", "photo", "file")
@@ -106,7 +107,7 @@ def _is_form(request: Request) -> bool:
 
 def _parsed(schema: type[AnyModel], body: bytes) -> AnyModel:
     try:
-        return schema.model_validate_json(body)
+        return schema.model_validate(read_json(body))
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
 

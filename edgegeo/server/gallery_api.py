@@ -19,6 +19,7 @@ from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
 from edgegeo.server.forms import TILES_FORM, SentTile, either, read_tiles
 from edgegeo.server.guard import ADMIN_HEADER
+from edgegeo.server.json_body import JsonRoute
 from edgegeo.server.schemas import GalleryFacts, ReloadAnswer, ReloadRequest, TilesAnswer, TilesRequest
 from edgegeo.server.serving import Serving
 
@@ -30,7 +31,7 @@ ModelParam = Annotated[str | None, Query(max_length=200, description="the bundle
 
 def router(context: Context) -> APIRouter:
     """The routes, bound to one server's context."""
-    routes = APIRouter(tags=["gallery"], responses=REFUSALS)
+    routes = APIRouter(tags=["gallery"], responses=REFUSALS, route_class=JsonRoute)
     # For the OpenAPI document; the guard has looked at the key before a request comes here.
     admin = [Security(APIKeyHeader(name=ADMIN_HEADER, scheme_name="administrator", auto_error=False))]
 

@@ -11,6 +11,7 @@ from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
 from edgegeo.server.fleet import NO_MODEL, Card
 from edgegeo.server.inputs import Document, Floats, Upload, check_count, read_document, read_part, read_picture
+from edgegeo.server.json_body import JsonRoute
 from edgegeo.server.schemas import (
     Content,
     Embedding,
@@ -32,7 +33,7 @@ from edgegeo.server.serving import Serving
 
 def router(context: Context) -> APIRouter:
     """The routes, bound to one server's context."""
-    routes = APIRouter(tags=["models"], responses=REFUSALS)
+    routes = APIRouter(tags=["models"], responses=REFUSALS, route_class=JsonRoute)
     most = context.settings.max_inputs
 
     @routes.get("/v1/models", summary="The bundles being served")
