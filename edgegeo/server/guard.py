@@ -273,6 +273,8 @@ class Gate:
         try:
             with place.scope as limit:
                 limit.deadline = anyio.current_time() + self.deadline_s
+                if trace := logs.current():
+                    trace.deadline = limit.deadline
                 await self.app(scope, replayed, noted)
         finally:
             watcher.cancel()

@@ -29,6 +29,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
         from edgegeo.server.engine import Engine
         from edgegeo.server.notify import Notifier
         from edgegeo.server.process import Process
+        from edgegeo.server.sensors import Sensors
     except ImportError as error:
         raise ServerError(f"the server needs {error.name}; install it with: pip install 'edgegeo[serve]'") from None
     begun = time.perf_counter()
@@ -53,8 +54,9 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
 
         notifier.status("warming up")
         app = create_app(engine, settings, started, early=True)
+        app.state.context.metrics.watch(Sensors())
         del engine  # a reload replaces it, and nothing here may keep its memory
-        asyncio.run(Process(app, settings, notifier, summary).run(listener))
+        asyncio.run(Process(app, settings, notifier).run(listener))
         faulthandler.cancel_dump_traceback_later()
 
 

@@ -5,6 +5,7 @@ A line holds what happened and how long it took; never a picture, a text, a key 
 
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -33,6 +34,8 @@ class Trace:
     """Its share of the model's time."""
     batch: int = 0
     """Inputs, of all requests together, in the largest call of the model that it had a part in."""
+    deadline: float = math.inf
+    """On the event loop's clock; set by whoever limits the request."""
     begun: float = field(default_factory=time.perf_counter)
 
     def add(self, wait_ms: float, model_ms: float, batch: int) -> None:

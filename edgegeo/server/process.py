@@ -35,13 +35,11 @@ class Process:
     SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the bundles and galleries anew.
     """
 
-    def __init__(self, app: FastAPI, settings: ServerSettings, notifier: Notifier, status: str) -> None:
-        """`status`: one line of what is served, for the service manager."""
+    def __init__(self, app: FastAPI, settings: ServerSettings, notifier: Notifier) -> None:
         self._context: Context = app.state.context
         self._life = self._context.life
         self._settings = settings
         self._notifier = notifier
-        self._status = status
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -115,8 +113,9 @@ class Process:
             failed = [
                 card.name for card in self._context.fleet.cards() if card.loaded and not await self._renew(card.name)
             ]
-            note = f"; could not reload {', '.join(failed)}" if failed else ""
-            self._notifier.ready(self._status + note)
+            async with self._context.fleet.use() as serving:
+                status = serving.engine.summary
+            self._notifier.ready(f"{status}; could not reload {', '.join(failed)}" if failed else status)
 
     async def _renew(self, model: str) -> bool:
         try:

@@ -73,14 +73,15 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         job = _Job(call, item, loop, loop.create_future())
         number = self._enter(job)
+        trace = logs.current()
         try:
             done: _Done = await job.future
         finally:
             with self._changed:
                 left = self._waiting.pop(number, None)
             if left is not None:
-                self._metrics.drop("cancelled")
-        if trace := logs.current():
+                self._metrics.drop("expired" if trace and trace.deadline <= loop.time() else "cancelled")
+        if trace:
             trace.add(done.wait_ms, done.model_ms, done.batch)
         return done.result, done.model_ms / done.batch
 
