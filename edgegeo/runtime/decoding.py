@@ -14,7 +14,8 @@ from edgegeo.runtime.trunk import Floats, Head, KVCache
 
 Cache = KVCache | GrowingCache
 Listener = Callable[[int, tuple[int, ...], str], None]
-"""Called with (number of the answer, new token ids, new text) whenever an answer has grown."""
+"""Called with (number of the answer, new token ids, new text) whenever an answer has grown; with no tokens while its last
+letter is unfinished. What it raises ends the writing."""
 _HALF_A_LETTER = "\ufffd"
 
 
@@ -245,6 +246,7 @@ class Decoder:
             if len(answer.tokens) > answer.told:
                 text = self.model.tokenizer.decode(answer.tokens)
                 if text.endswith(_HALF_A_LETTER) and not answer.done:
+                    self.listener(row, (), "")
                     continue
                 new = tuple(answer.tokens[answer.told :])
                 self.listener(row, new, text[len(answer.told_text) :])

@@ -1,6 +1,7 @@
 """/v1/chat/completions: the model's answer about one picture, whole or streamed, as OpenAI's clients read it."""
 
 import asyncio
+import math
 import secrets
 import time
 import uuid
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from edgegeo.errors import ImageError, InputError
 from edgegeo.runtime import Decoding, Generated
+from edgegeo.server import logs
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal, handle, public_text
 from edgegeo.server.inputs import Upload, read_picture
@@ -36,8 +38,8 @@ from edgegeo.server.schemas import (
 
 EVENTS = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
-MARGIN = 0.98
-"""Share of the deadline after which a stream says so and ends, just before the connection would be cut."""
+MARGIN_S = 0.1
+"""How long before the deadline a stream says that it is over and ends, instead of being cut."""
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _CHANGES_NOTHING = frozenset(
     ("user", "metadata", "service_tier", "store", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
@@ -204,7 +206,8 @@ class Stream:
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self._first: str | None = None
         self._task: asyncio.Task[None] | None = None
-        self._deadline = time.monotonic() + MARGIN * talk.context.settings.deadline_s
+        trace = logs.current()
+        self._deadline = math.inf if trace is None else trace.deadline - MARGIN_S
 
     async def begin(self) -> None:
         """Wait for the first words; raises what the whole answer would have raised."""
@@ -237,7 +240,7 @@ class Stream:
             while piece is not None:
                 sent += piece
                 yield self._chunk(Delta(content=piece))
-                with anyio.fail_after(max(0.0, self._deadline - time.monotonic())):
+                with anyio.fail_after(max(0.0, self._deadline - anyio.current_time())):
                     piece = await self._pieces.get()
             await self._task
         except Exception as error:
