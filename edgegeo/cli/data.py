@@ -55,14 +55,13 @@ def check(
         emit_json({"counts": count(loaded), "protocols": protocols, "report": report, "sample": _sample(loaded)})
         return
     refused = f"{report.refused_count:,} refused" if report.refused else "none refused"
-    say(
-        f"{report.dataset}, {report.split} of {report.root}: {report.read:,} rows read, {report.kept:,} kept, {refused}"
-    )
+    say(f"{report.dataset}, {report.split} of {report.root}")
+    say(f"{report.read:,} rows read, {report.kept:,} kept, {refused}")
     say("holds " + ", ".join(f"{number:,} {what}" for what, number in count(loaded).items()))
     if protocols:
         say("scored as " + "; ".join(f"'{protocol.name}'" for protocol in protocols))
     _tell(report)
-    say("sample:", *(f"  {key}: {value}" for key, value in _sample(loaded).items()))
+    say("sample:", *(f"  {key}: {' '.join(str(value).split())[:200]}" for key, value in _sample(loaded).items()))
 
 
 def list_known(as_json: JsonFlag = False) -> None:
@@ -73,7 +72,8 @@ def list_known(as_json: JsonFlag = False) -> None:
     if as_json:
         emit_json([{"name": f.name, "title": f.title, "layout": f.layout, "splits": f.splits} for f in known])
         return
-    table(("name", "expected files"), [(form.name, form.layout) for form in known])
+    width = max(len(form.name) for form in known)
+    say(*(f"{form.name:<{width}}  {form.layout}" for form in known))
 
 
 def planet(

@@ -61,11 +61,8 @@ def write_planet(folder: str | Path, what: PlanetFolder, progress: Progress = si
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         draft.chmod(0o755)
         try:
-            name = (
-                _write_retrieval(draft, what, progress)
-                if what.form == "retrieval"
-                else _write_sft(draft, what, progress)
-            )
+            write = _write_retrieval if what.form == "retrieval" else _write_sft
+            name = write(draft, what, progress)
             if target.exists():
                 target.rmdir()
             draft.rename(target)

@@ -29,11 +29,15 @@ class RowFault(Exception):
 class Reader:
     """The files of one split and the account of their rows.
 
-    root: the data set's folder, or one of its files. damaged: pictures known to be unreadable, with the reason.
+    root: the data set's folder, or one of its files; None for one that is made. damaged: pictures known to be
+    unreadable, with the reason.
     """
 
-    def __init__(self, dataset: str, root: str | Path, split: str, damaged: Mapping[Path, str] | None = None) -> None:
-        named = Path(root).expanduser()
+    def __init__(
+        self, dataset: str, root: str | Path | None, split: str, damaged: Mapping[Path, str] | None = None
+    ) -> None:
+        self._label = "no files" if root is None else str(root)
+        named = Path(root or ".").expanduser()
         if not named.exists():
             raise InputError(f"nothing at {named}; give the folder of {dataset}")
         self.dataset = dataset
@@ -76,7 +80,7 @@ class Reader:
         count = sum(number for _, (number, _) in refused)
         return Report(
             dataset=self.dataset,
-            root=str(self.file or self.root),
+            root=self._label,
             split=self.split,
             read=self._read,
             kept=self._read - count,

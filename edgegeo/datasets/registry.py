@@ -57,12 +57,11 @@ def open_dataset(
     _check_options(form, options)
     if root is None and form.name != PLANET:
         raise InputError(f"{form.name} needs its folder: {form.layout}")
-    where = Path() if root is None else root
-    loaded = form.load(Reader(form.name, where, chosen), **options)
+    loaded = form.load(Reader(form.name, root, chosen), **options)
     if check_images:
         damaged = damaged_pictures(loaded.pictures(), threads)
         if damaged:
-            loaded = form.load(Reader(form.name, where, chosen, damaged), **options)
+            loaded = form.load(Reader(form.name, root, chosen, damaged), **options)
     report = loaded.report
     if report.kept == 0:
         why = report.summary() or f"the {chosen} split is empty"

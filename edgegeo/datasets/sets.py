@@ -29,6 +29,9 @@ class Drawn:
     view: Literal["satellite", "ground"]
     size: int
 
+    def __str__(self) -> str:
+        return f"{self.view} view of {self.lat:.4f}, {self.lon:.4f} (planet {self.seed})"
+
     def open(self) -> Image.Image:
         """The picture, (size, size) RGB."""
         planet = Planet(self.seed)
