@@ -32,6 +32,7 @@ _TURNS = {
 }
 # Measured at 50 megapixels: WebP keeps two canvases beside the picture, progressive JPEG its coefficients.
 _BYTES_A_PIXEL = {"JPEG": 13, "PNG": 9, "WEBP": 17}
+_METADATA = ("exif", "xmp", "icc_profile")
 _STRIP_PIXELS = 1 << 20
 
 
@@ -73,6 +74,8 @@ def open_image(src: Source, limits: ImageLimits | None = None) -> Image.Image:
         # The decoder reads sizes of its own; it must not find more than was checked.
         _check_shape(image.size, name, limits)
         image.load()
+        for key in _METADATA:
+            image.info.pop(key, None)  # read already; an upright picture is not turned twice
         turn = _TURNS.get(header.orientation)
         return to_rgb(image if turn is None else image.transpose(turn))
     except _DECODER_FAULTS as error:

@@ -123,7 +123,9 @@ def test_orientation_is_read_as_pillow_reads_it(form: str, kind: int, order: str
     for orientation in (0, 1, 3, 6, 9, 500):
         data = encoded(picture(40, 30), form, exif=exif_of(orientation, order, kind), **lossless)
         expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(open_image(data)), np.asarray(expected))
+        opened = open_image(data)
+        np.testing.assert_array_equal(np.asarray(opened), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(open_image(opened)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP"])
