@@ -96,9 +96,7 @@ class Fleet:
         first = _berth(settings.bundles[0], settings.gallery)
         first.held = _Held(Serving(engine, self.scheduler, self._cache, metrics))
         self._berths = [first, *(_berth(path, _usual_gallery(path)) for path in settings.bundles[1:])]
-        names = [berth.name for berth in self._berths]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ServerError(f"two bundles are named '{twice[0]}', so requests can't tell them apart; leave one out")
+        self._check_names([berth.name for berth in self._berths])
         # One bundle at a time is opened or swapped, so that what fits beside the others is known.
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -172,6 +170,10 @@ class Fleet:
             task.cancel()
         await run_sync(self.scheduler.close)
 
+    def _check_names(self, names: list[str]) -> None:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ServerError(f"two bundles are named '{twice[0]}', so requests can't tell them apart; leave one out")
+
     def _find(self, model: str | None) -> _Berth:
         for berth in self._berths:
             if not model or model == berth.name:
@@ -206,13 +208,14 @@ class Fleet:
                 before = berth.held and _facts(berth.held.serving.engine)
                 self._make_room(berth.memory, besides=berth)
                 serving = await self._load(berth, prove=True)
+                self._check_names([other.name for other in self._berths if other is not berth] + [serving.engine.name])
                 self._swap(berth, serving)
         except Exception:
             self._metrics.reloaded(done=False)
             raise
         self._metrics.reloaded(done=True)
         engine = serving.engine
-        berth.family, berth.roles = engine.family, tuple(engine.roles)
+        berth.name, berth.family, berth.roles = engine.name, engine.family, tuple(engine.roles)
         tiles = None if engine.gallery is None else len(engine.gallery)
         spent = (time.perf_counter() - begun) * 1000.0
         return ReloadReport(berth.name, before != _facts(engine), engine.fingerprint, tiles, spent)
