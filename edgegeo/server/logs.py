@@ -20,6 +20,8 @@ ACCESS = "edgegeo.access"
 """Logger of the line that each request gets."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PLAIN = re.compile(r"[!#-<>-~]+")
 _FACTS = "facts"
 
 
@@ -130,13 +132,18 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         facts = {"request_id": getattr(record, "request_id", None), **getattr(record, _FACTS, {})}
-        words = [f"{name}={value}" for name, value in facts.items() if value is not None]
-        # A line break in a message would let it pass for a line of its own.
-        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        words = [f"{name}={_word(value)}" for name, value in facts.items() if value is not None]
+        # A line break would let a message pass for a line of its own, an escape sequence for the terminal's.
+        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.getMessage())
         line = " ".join([f"{_clock(record)}Z", record.levelname, message, *words])
         if record.exc_info:
             line += "\n  " + self.formatException(record.exc_info).replace("\n", "\n  ")
         return line
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _clock(record: logging.LogRecord) -> str:
