@@ -49,17 +49,16 @@ async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryM
     return model, text, upload if model.image is None else read_picture(model.image, "image", bare=True)
 
 
-async def read_tiles(request: Request, most: int) -> tuple[str | None, list[SentTile]]:
-    """The bundle named, and the tiles to add, from JSON or from a form that repeats id, lat, lon and image.
+async def read_tiles(request: Request, most: int) -> tuple[TilesRequest, list[SentTile]]:
+    """The request, and the tiles to add, from JSON or from a form that repeats id, lat, lon and image.
 
     Raises Refusal 415 for another content type, 422 for tiles that are incomplete, too many or named twice.
     """
     if _is_form(request):
         async with request.form(max_files=most + 1, max_fields=3 * most + 4) as form:
-            model, tiles = await _repeated(form)
+            body, tiles = await _repeated(form)
     else:
         body = _parsed(TilesRequest, await request.body())
-        model = body.model
         check_count(len(body.tiles), most, "tiles")
         tiles = [
             SentTile(tile.id, tile.lat, tile.lon, read_picture(tile.image, f"tiles.{i}.image", bare=True))
@@ -71,7 +70,7 @@ async def read_tiles(request: Request, most: int) -> tuple[str | None, list[Sent
         if tile.id in seen:
             raise Refusal(422, "invalid_input", f"tiles.{i}: an earlier tile has the same id", f"tiles.{i}.id")
         seen.add(read_text(tile.id, f"tiles.{i}.id"))
-    return model, tiles
+    return body, tiles
 
 
 def either(schema: type[BaseModel], form: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -94,6 +93,7 @@ TILES_FORM: dict[str, Any] = {
     "lon": {"type": "array", "items": {"type": "number", "minimum": -180, "maximum": 180}, "minItems": 1},
     "image": {"type": "array", "items": _FILE, "minItems": 1, "description": "one file a tile, in the same order"},
     "model": {"type": "string", "maxLength": 200},
+    "replace": {"type": "boolean"},
 }
 
 
@@ -135,10 +135,12 @@ async def _read_single(request: Request) -> tuple[dict[str, Any], Upload | None]
     return fields, upload
 
 
-async def _repeated(form: FormData) -> tuple[str | None, list[SentTile]]:
+async def _repeated(form: FormData) -> tuple[TilesRequest, list[SentTile]]:
     """The n-th id, lat, lon and image make the n-th tile."""
-    if not set(form) <= {*_TILE_FIELDS, "model"}:
-        raise Refusal(422, "invalid_input", f"send the fields {', '.join(_TILE_FIELDS)} once a tile, and model")
+    single = {name: form[name] for name in ("model", "replace") if name in form}
+    if not set(form) <= {*_TILE_FIELDS, *single} or any(len(form.getlist(name)) > 1 for name in single):
+        message = f"send {', '.join(_TILE_FIELDS)} once a tile, model and replace once or not at all"
+        raise Refusal(422, "invalid_input", message)
     columns = [form.getlist(name) for name in _TILE_FIELDS]
     if len({len(column) for column in columns}) != 1:
         raise Refusal(422, "invalid_input", f"send {', '.join(_TILE_FIELDS)} equally often, once a tile")
@@ -149,9 +151,9 @@ async def _repeated(form: FormData) -> tuple[str | None, list[SentTile]]:
             raise Refusal(422, "invalid_input", "send every image as a file", f"tiles.{i}.image")
         uploads.append(Upload(await image.read(), f"tiles.{i}.image"))
         rows.append({"id": name, "lat": lat, "lon": lon, "image": ""})
-    body = _checked(TilesRequest, {"tiles": rows, "model": form.get("model")})
+    body = _checked(TilesRequest, {"tiles": rows, **single})
     tiles = [SentTile(t.id, t.lat, t.lon, upload) for t, upload in zip(body.tiles, uploads, strict=True)]
-    return body.model, tiles
+    return body, tiles
 
 
 def _flat(schema: dict[str, Any]) -> dict[str, Any]:

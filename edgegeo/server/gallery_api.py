@@ -24,6 +24,7 @@ from edgegeo.server.schemas import GalleryFacts, ReloadAnswer, ReloadRequest, Ti
 from edgegeo.server.serving import Serving
 
 BUSY = "the gallery is being changed by someone else; try again shortly"
+EXISTS = "the gallery has a tile of this id; give it another, or send replace"
 LAST = "this is the last tile, and a gallery can't be empty; add others first"
 
 ModelParam = Annotated[str | None, Query(max_length=200, description="the bundle whose gallery is meant")]
@@ -47,18 +48,18 @@ def router(context: Context) -> APIRouter:
         openapi_extra=either(TilesRequest, TILES_FORM),
     )
     async def add(request: Request) -> TilesAnswer:
-        model, tiles = await read_tiles(request, context.settings.max_inputs)
-        async with context.fleet.use(model) as serving:
-            report = await added(serving, context, tiles)
-        await context.fleet.refresh_gallery(model)
-        return await _after(context, model, report.added, 0)
+        body, tiles = await read_tiles(request, context.settings.max_inputs)
+        async with context.fleet.use(body.model) as serving:
+            report = await added(serving, context, tiles, body.replace)
+        await context.fleet.refresh_gallery(body.model)
+        return await _after(context, body.model, added=report.added, replaced=report.replaced)
 
     @routes.delete("/v1/gallery/tiles/{tile:path}", summary="Delete a tile of the gallery", dependencies=admin)
     async def delete(tile: Annotated[str, Path(max_length=200)], model: ModelParam = None) -> TilesAnswer:
         async with context.fleet.use(model) as serving:
             count = await deleted(serving, tile)
         await context.fleet.refresh_gallery(model)
-        return await _after(context, model, 0, count)
+        return await _after(context, model, deleted=count)
 
     @routes.post("/v1/admin/reload", summary="Open a bundle and its gallery from disk once more", dependencies=admin)
     async def reload(body: ReloadRequest) -> ReloadAnswer:
@@ -98,11 +99,15 @@ def extent(longitudes: NDArray[np.float64]) -> tuple[float, float]:
     return float(order[(widest + 1) % len(order)]), float(order[widest])
 
 
-async def added(serving: Serving, context: Context, tiles: list[SentTile]) -> AddReport:
+async def added(serving: Serving, context: Context, tiles: list[SentTile], replace: bool) -> AddReport:
     """Write tiles into the gallery on disk; Refusal and ImageError for a picture that can't be used, before any is."""
     engine = serving.engine
     engine.require("embed")
     gallery = opened(serving)
+    if not replace:
+        for i, tile in enumerate(tiles):
+            if gallery.row(tile.id) is not None:
+                raise Refusal(409, "tile_exists", f"tiles.{i}.id: {EXISTS}", f"tiles.{i}.id")
     for tile in tiles:
         async with serving.decoder.opened(tile.picture):
             pass
@@ -110,7 +115,7 @@ async def added(serving: Serving, context: Context, tiles: list[SentTile]) -> Ad
     assert engine.locator.embedder is not None
     try:
         report, _ = await context.fleet.scheduler.run(
-            "add_tiles", add_tiles, gallery.path, rows, engine.locator.embedder
+            "add_tiles", add_tiles, gallery.path, rows, engine.locator.embedder, replace
         )
     except GalleryBusyError:
         raise _busy() from None
@@ -134,9 +139,16 @@ def _busy() -> Refusal:
     return Refusal(409, "gallery_busy", BUSY, headers={"retry-after": "1"})
 
 
-async def _after(context: Context, model: str | None, added: int, deleted: int) -> TilesAnswer:
+async def _after(
+    context: Context, model: str | None, added: int = 0, replaced: int = 0, deleted: int = 0
+) -> TilesAnswer:
     async with context.fleet.use(model) as serving:
         gallery = opened(serving)
         return TilesAnswer(
-            gallery=gallery.path.name, added=added, deleted=deleted, tiles=len(gallery), version=gallery.version
+            gallery=gallery.path.name,
+            added=added,
+            replaced=replaced,
+            deleted=deleted,
+            tiles=len(gallery),
+            version=gallery.version,
         )

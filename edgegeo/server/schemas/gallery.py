@@ -58,16 +58,20 @@ class TilesRequest(Body):
     )
     tiles: list[NewTile] = Field(min_length=1)
     model: ModelName = None
+    replace: bool = Field(False, description="whether a tile takes the place of one with its id; else that is refused")
 
 
 class TilesAnswer(BaseModel):
     """What an edit did."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"gallery": "planet", "added": 1, "deleted": 0, "tiles": 1001, "version": 4}]}
+        json_schema_extra={
+            "examples": [{"gallery": "planet", "added": 1, "replaced": 0, "deleted": 0, "tiles": 1001, "version": 4}]
+        }
     )
     gallery: str
-    added: int
+    added: int = Field(description="tiles added, the replacing ones included")
+    replaced: int
     deleted: int
     tiles: int = Field(description="tiles it has afterwards")
     version: int
