@@ -1,7 +1,7 @@
 """GeoText-1652 (Chu et al., ECCV 2024): drone, ground and satellite pictures of buildings with descriptions."""
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from edgegeo.datasets.form import Form, names_any
@@ -22,6 +22,7 @@ def load_geotext(reader: Reader, *, official_ids: bool = False) -> RetrievalSet:
     if official_ids and reader.split == "train":
         raise InputError("official_ids is a matter of the test files; leave it out for train")
     file = reader.need(FILES[reader.split], f"images/{FILES[reader.split]}")
+    folders = (reader.root, reader.folder("images"))
     counted = _OfficialCounter()
     texts: dict[tuple[str, str], Item] = {}
     images: dict[str, Item] = {}
@@ -32,7 +33,7 @@ def load_geotext(reader: Reader, *, official_ids: bool = False) -> RetrievalSet:
             pair = text_of(entry["image_id"], "image_id")
             building = official if official_ids else building_of(pair, entry["image"])
             captions = _captions(reader, entry["caption"])
-            path = reader.picture(entry["image"], reader.root, reader.folder("images"))
+            path = reader.picture(entry["image"], *folders)
             fresh = [caption for caption in captions if (pair, caption) not in texts]
             if not fresh:
                 raise RowFault("duplicate row", pair)
@@ -46,9 +47,9 @@ def load_geotext(reader: Reader, *, official_ids: bool = False) -> RetrievalSet:
 def building_of(image_id: str, image: object = "") -> str:
     """The building: the folder a picture lies in."""
     for name in (image_id, image):
-        parent = PurePosixPath(str(name).replace("\\", "/")).parent.name
-        if parent:
-            return parent
+        parts = str(name).replace("\\", "/").split("/")
+        if len(parts) > 1 and parts[-2]:
+            return parts[-2]
     raise RowFault("no building folder in image_id or image", image_id)
 
 

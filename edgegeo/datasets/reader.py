@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from edgegeo.datasets.report import Refusal, Report, Trap
@@ -50,7 +50,7 @@ class Reader:
         self._traps: dict[str, tuple[int, str]] = {}
         self._warnings: list[str] = []
         self._where = ""
-        self._names: dict[Path, dict[str, str]] = {}
+        self._names: dict[tuple[Path, tuple[str, ...]], tuple[Path, dict[str, str]]] = {}
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -161,8 +161,8 @@ class Reader:
         raise RowFault("missing picture", "/".join(parts))
 
     def _find(self, folder: Path, parts: tuple[str, ...]) -> Path | None:
-        parent = folder.joinpath(*parts[:-1])
-        names, last = self._listing(parent), parts[-1]
+        parent, names = self._listing(folder, parts[:-1])
+        last = parts[-1]
         if names.get(last) == last:
             return parent / last
         low = last.lower()
@@ -177,16 +177,18 @@ class Reader:
                     return parent / found
         return None
 
-    def _listing(self, folder: Path) -> dict[str, str]:
-        """Names in a folder, and their lower-case forms, to the real name; read once a folder."""
-        if folder not in self._names:
+    def _listing(self, folder: Path, below: tuple[str, ...]) -> tuple[Path, dict[str, str]]:
+        """A folder, and its names and their lower-case forms to the real name; read once a folder."""
+        key = (folder, below)
+        if key not in self._names:
+            parent = folder.joinpath(*below)
             try:
-                with os.scandir(folder) as entries:
+                with os.scandir(parent) as entries:
                     names = [entry.name for entry in entries if entry.is_file()]
             except OSError:
                 names = []
-            self._names[folder] = {name.lower(): name for name in names} | {name: name for name in names}
-        return self._names[folder]
+            self._names[key] = parent, {name.lower(): name for name in names} | {name: name for name in names}
+        return self._names[key]
 
     def _pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -230,9 +232,9 @@ def safe_parts(name: object) -> tuple[str, ...]:
     """A picture's relative path in parts; RowFault for none, for an absolute one, or for one that climbs out."""
     if not isinstance(name, str) or not name.strip():
         raise RowFault("no picture named", repr(name))
-    path = PurePosixPath(name.strip().replace("\\", "/"))
-    parts = path.parts
-    if path.is_absolute() or ".." in parts or "\0" in name or (parts and parts[0].endswith(":")):
+    path = name.strip().replace("\\", "/")
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if path.startswith("/") or ".." in parts or "\0" in name or (parts and parts[0].endswith(":")):
         raise RowFault("picture path leaves the data set's folder", name)
     if not parts:
         raise RowFault("no picture named", repr(name))

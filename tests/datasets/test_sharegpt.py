@@ -61,6 +61,10 @@ def row(answer: str, images: Any = ("a.jpg",), prompt: str = ASK) -> dict[str, A
     return {"images": list(images) if isinstance(images, tuple) else images, "conversations": turns}
 
 
+def ruled_out(reasons: int) -> dict[str, Any]:
+    return {"eliminated_region": "r", "reasons": [str(k) for k in range(reasons)]}
+
+
 def sft(*args: Any, **options: Any) -> SftSet:
     found = open_dataset("sharegpt", *args, **options)
     assert isinstance(found, SftSet)
@@ -98,9 +102,9 @@ def test_both_answer_forms(root: Path) -> None:
         (row(caption("thinking", "terrain_soil", to="x")), SCHEMA, "no JSON object"),
         (row(caption("thinking", "elimination_similar_regions", to=[])), SCHEMA,
          "no list of at least one"),
-        (row(caption("thinking", "elimination_similar_regions", to=[{"eliminated_region": "r", "reasons": ["1", "2"]}])),
+        (row(caption("thinking", "elimination_similar_regions", to=[ruled_out(2)])),
          SCHEMA, "2 entries, not 3 to 5"),
-        (row(caption("thinking", "elimination_similar_regions", to=[{"eliminated_region": "r", "reasons": ["1"] * 6}])),
+        (row(caption("thinking", "elimination_similar_regions", to=[ruled_out(6)])),
          SCHEMA, "6 entries, not 3 to 5"),
         (row(caption("answer", "coordinates", "latitude", to=91)), "the answer holds no position", ""),
         (row(caption("answer", "coordinates", "latitude", to="north")), "the answer holds no position", ""),
