@@ -138,7 +138,8 @@ class HostCheck:
 def _host_of(netloc: str) -> str:
     """The host of "host:port" or "[host]:port", in lower case."""
     if netloc.startswith("["):
-        return netloc[1:].partition("]")[0].lower()
+        inside, closed, _ = netloc[1:].partition("]")
+        return inside.lower() if closed else ""
     host = netloc.rpartition(":")[0] if netloc.count(":") == 1 else netloc
     return host.lower().rstrip(".")
 
