@@ -243,7 +243,9 @@ class Fleet:
             engine, berth.memory = await run_sync(load)
         except Exception as error:
             self._free()
-            raise known(error) from error
+            if (short := known(error)) is not error:
+                raise short from error
+            raise
         return Serving(engine, self.scheduler, self._cache, self._metrics)
 
     def _swap(self, berth: _Berth, serving: Serving) -> None:

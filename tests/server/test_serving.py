@@ -1,4 +1,4 @@
-"""One bundle under many callers: the same answers as alone, remembered ones first, and work that ends with its caller."""
+"""One bundle under many callers: answers as alone, remembered ones first, and work that ends with its caller."""
 
 import asyncio
 import threading
