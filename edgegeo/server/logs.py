@@ -134,11 +134,15 @@ class TextLines(logging.Formatter):
         facts = {"request_id": getattr(record, "request_id", None), **getattr(record, _FACTS, {})}
         words = [f"{name}={_word(value)}" for name, value in facts.items() if value is not None]
         # A line break would let a message pass for a line of its own, an escape sequence for the terminal's.
-        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.getMessage())
-        line = " ".join([f"{_clock(record)}Z", record.levelname, message, *words])
+        line = " ".join([f"{_clock(record)}Z", record.levelname, _escaped(record.getMessage()), *words])
         if record.exc_info:
-            line += "\n  " + self.formatException(record.exc_info).replace("\n", "\n  ")
+            trace = self.formatException(record.exc_info)
+            line += "".join(f"\n  {_escaped(part)}" for part in trace.split("\n"))
         return line
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _word(value: object) -> str:
