@@ -53,7 +53,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """What OpenAI's clients may send that this server lacks, with the values that ask for nothing; null always may."""
 _ANSWERS: dict[str, Any] = {
     "description": "the answer; with `stream` its pieces as server-sent events, the last one [DONE]",
-    "content": {EVENTS: {"schema": {"type": "string", "examples": [STREAM_EXAMPLE]}}},
+    "content": {EVENTS: {"schema": {"description": "ChatChunk, one an event"}, "example": STREAM_EXAMPLE}},
 }
 
 

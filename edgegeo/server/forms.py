@@ -78,7 +78,7 @@ def either(schema: type[BaseModel], form: dict[str, Any] | None = None) -> dict[
 
     form: properties of the form where they are not those of the schema.
     """
-    described = _flat(schema.model_json_schema())
+    described = flat(schema)
     fields = form or {**described["properties"], "image": _FILE}
     shape: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
     if form:
@@ -156,8 +156,9 @@ async def _repeated(form: FormData) -> tuple[TilesRequest, list[SentTile]]:
     return body, tiles
 
 
-def _flat(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with its definitions put where they are used, so that it stands alone in a larger document."""
+def flat(model: type[BaseModel]) -> dict[str, Any]:
+    """Its JSON schema with definitions put where they are used, so that it stands alone in a larger document."""
+    schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
     def filled(node: Any) -> Any:

@@ -20,7 +20,7 @@ from edgegeo.server.faults import Refusal
 from edgegeo.server.forms import TILES_FORM, SentTile, either, read_tiles
 from edgegeo.server.guard import ADMIN_HEADER
 from edgegeo.server.json_body import JsonRoute
-from edgegeo.server.schemas import GalleryFacts, ReloadAnswer, ReloadRequest, TilesAnswer, TilesRequest
+from edgegeo.server.schemas import ErrorAnswer, GalleryFacts, ReloadAnswer, ReloadRequest, TilesAnswer, TilesRequest
 from edgegeo.server.serving import Serving
 
 BUSY = "the gallery is being changed by someone else; try again shortly"
@@ -32,7 +32,8 @@ ModelParam = Annotated[str | None, Query(max_length=200, description="the bundle
 
 def router(context: Context) -> APIRouter:
     """The routes, bound to one server's context."""
-    routes = APIRouter(tags=["gallery"], responses=REFUSALS, route_class=JsonRoute)
+    conflict = {"model": ErrorAnswer, "description": "a tile of this id, the last tile, or another change going on"}
+    routes = APIRouter(tags=["gallery"], responses={**REFUSALS, 409: conflict}, route_class=JsonRoute)
     # For the OpenAPI document; the guard has looked at the key before a request comes here.
     admin = [Security(APIKeyHeader(name=ADMIN_HEADER, scheme_name="administrator", auto_error=False))]
 

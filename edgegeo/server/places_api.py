@@ -10,7 +10,7 @@ from edgegeo.runtime import Hit
 from edgegeo.runtime.fusion import Prior
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
-from edgegeo.server.forms import either, read_query
+from edgegeo.server.forms import either, flat, read_query
 from edgegeo.server.inputs import Upload
 from edgegeo.server.schemas import (
     FeatureCollection,
@@ -25,7 +25,7 @@ from edgegeo.server.schemas import (
 GEOJSON = "application/geo+json"
 _LOCATED: dict[str, Any] = {
     "description": "the answer; as GeoJSON where `format` or the Accept header asks for it",
-    "content": {GEOJSON: {"schema": FeatureCollection.model_json_schema(ref_template="#/components/schemas/{model}")}},
+    "content": {GEOJSON: {"schema": flat(FeatureCollection)}},
 }
 _JPEG: dict[str, Any] = {
     "description": "the picture",

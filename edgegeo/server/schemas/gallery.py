@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgegeo.server.schemas.inputs import EXAMPLE_URI, Body, ModelName
+from edgegeo.server.schemas.inputs import EXAMPLE_URI, PICTURE, Body, ModelName
 
 
 class GalleryFacts(BaseModel):
@@ -44,7 +44,7 @@ class NewTile(Body):
     id: str = Field(min_length=1, max_length=200)
     lat: float = Field(ge=-90, le=90, allow_inf_nan=False)
     lon: float = Field(ge=-180, le=180, allow_inf_nan=False)
-    image: str = Field(description="data:image/jpeg;base64,... (or png, webp)")
+    image: str = Field(description="data:image/jpeg;base64,... (or png, webp)", json_schema_extra=PICTURE)
 
 
 class TilesRequest(Body):

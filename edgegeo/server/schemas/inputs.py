@@ -11,6 +11,9 @@ EXAMPLE_URI = (
 EXAMPLE_TEXT = "A small village by a river, with red roofs and wheat fields."
 EXAMPLE_PART: dict[str, Any] = {"type": "image_url", "image_url": {"url": EXAMPLE_URI}}
 
+PICTURE: dict[str, Any] = {"format": "picture-data-uri"}
+"""For the OpenAPI document: the form of a picture, which no JSON schema can check."""
+
 Text = Annotated[str, Field(min_length=1, description="UTF-8 text, not empty")]
 ModelName = Annotated[
     str | None,
@@ -27,7 +30,7 @@ class Body(BaseModel):
 class ImageUrl(Body):
     """A picture as a data URI; http(s) addresses are refused."""
 
-    url: str = Field(description="data:image/jpeg;base64,... (or png, webp)")
+    url: str = Field(description="data:image/jpeg;base64,... (or png, webp)", json_schema_extra=PICTURE)
     detail: Literal["auto"] | None = Field(None, description="how much of a picture is seen is the bundle's own")
 
 

@@ -1,10 +1,10 @@
 """/v1/search and /v1/locate: from a picture or words to places."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgegeo.server.schemas.inputs import EXAMPLE_TEXT, EXAMPLE_URI, Body, ModelName
+from edgegeo.server.schemas.inputs import EXAMPLE_TEXT, EXAMPLE_URI, PICTURE, Body, ModelName
 
 
 class Query(Body):
@@ -12,7 +12,9 @@ class Query(Body):
 
     model_config = ConfigDict(extra="forbid")
     text: str | None = None
-    image: str | None = Field(None, description="data:image/jpeg;base64,..., or bare base64")
+    image: Annotated[str, Field(json_schema_extra=PICTURE)] | None = Field(
+        None, description="data:image/jpeg;base64,..., or bare base64"
+    )
     model: ModelName = None
 
 
