@@ -65,16 +65,18 @@ export class AnswerView {
       const far = element("b", "", `${km(distance(place, truth))} from the true place`);
       $("how").append(" ", far, ` (${words(truth)}).`);
     }
-    $("figures").hidden = !place && answer.confidence === null;
+    const fitted = Boolean(answer.radius_km) || answer.confidence !== null;
+    if (place && !fitted) $("how").append(" Nothing is known about the error of answers to this kind of question.");
+    $("figures").hidden = !fitted;
     $("radius").textContent = place && answer.radius_km ? km(answer.radius_km) : "unknown";
-    $("radius-note").textContent = place && answer.radius_km ? "holds four of five such answers" : "not fitted for this kind of question";
+    $("radius-note").textContent = place && answer.radius_km ? "holds four of five such answers" : "none is told";
     $("confidence").replaceChildren(answer.confidence === null ? "unknown" : percent(answer.confidence));
     if (answer.confidence !== null) {
       const meter = element("span", "meter", element("span", ""));
       meter.firstChild.style.width = `${answer.confidence * 100}%`;
       $("confidence").append(meter);
     }
-    $("confidence-note").textContent = answer.confidence === null ? "not fitted for this kind of question" : "share within 750 km";
+    $("confidence-note").textContent = answer.confidence === null ? "none is told" : "share within 750 km";
     $("warnings").replaceChildren(...answer.warnings.map((line) => element("li", "", sentence(line))));
     $("warnings").hidden = answer.warnings.length === 0;
   }
@@ -191,8 +193,9 @@ export class AnswerView {
     $("proposals").replaceChildren(
       ...proposals.map(([part, place]) => {
         const item = element("li", part === evidence.decided ? "decided" : "", element("b", "", PARTS[part] ?? part), element("span", "", words(place)));
-        const kept = position && distance(position, place) < SAME_PLACE_KM;
-        const note = part !== evidence.decided ? away(position, place) : kept ? "decided" : "decided, with the known area";
+        const moved = position && distance(position, place) >= SAME_PLACE_KM;
+        const decided = position ? `decided${moved ? ", with the known area" : ""}` : "withheld";
+        const note = part === evidence.decided ? decided : away(position, place);
         item.append(element("span", "far", note));
         return item;
       }),

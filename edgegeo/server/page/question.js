@@ -3,8 +3,8 @@
 import { Fault } from "/page/api.js";
 
 const $ = (id) => document.getElementById(id);
-const NUMBERS = { k: "tiles", candidates: "candidates", rerank: "re-ranked" };
-const NAMES = { k: "Tiles", candidates: "Candidates", rerank: "Re-rank" };
+const NUMBERS = { k: "tiles", candidates: "candidates", rerank: "re-ranked", sure: "% sure" };
+const NAMES = { k: "Tiles", candidates: "Candidates", rerank: "Re-rank", sure: "Least confidence" };
 
 export class Question {
   /** `ask` is called where a picture was given that wants an answer at once. */
@@ -94,7 +94,8 @@ export class Question {
     const form = new FormData();
     if (this.photo) form.append("image", this.photo, "photo");
     if (text) form.append("text", text);
-    for (const id of Object.keys(NUMBERS)) if (!$(id).closest("label").hidden) form.append(id, this.#number(id));
+    for (const id of ["k", "candidates", "rerank"]) if (!$(id).closest("label").hidden) form.append(id, this.#number(id));
+    if (this.#number("sure") > 0) form.append("min_confidence", this.#number("sure") / 100);
     if (!$("model-option").hidden) form.append("model", $("model").value);
     const prior = this.#prior();
     if (prior) form.append("prior", prior);
