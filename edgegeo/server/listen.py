@@ -33,8 +33,11 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     except ImportError as error:
         raise ServerError(f"the server needs {error.name}; install it with: pip install 'edgegeo[serve]'") from None
     begun = time.perf_counter()
-    with signals_restored(), closing(bind(settings.host, settings.port)) as listener:
-        logs.configure(settings.log_format)
+    with (
+        signals_restored(),
+        closing(bind(settings.host, settings.port)) as listener,
+        logs.configured(settings.log_format),
+    ):
         # A second series beside every counter, which says when it began; nothing here needs it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         notifier = Notifier()

@@ -90,16 +90,25 @@ def failure(message: str, error: BaseException, facts: Mapping[str, Any] | None 
     logging.getLogger("edgegeo.server").error(message, exc_info=error, extra={_FACTS: dict(facts or {})})
 
 
-def configure(form: str, stream: TextIO | None = None) -> None:
-    """Send the log of the whole process, uvicorn's and Python's warnings included, to stderr as `text` or `json`."""
+@contextmanager
+def configured(form: str, stream: TextIO | None = None) -> Iterator[None]:
+    """The log of the whole process, uvicorn's and Python's warnings included, goes to stderr as `text` or `json`."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     handler.addFilter(_identified)
-    logging.captureWarnings(True)
-    root = logging.getLogger()
+    root, own = logging.getLogger(), logging.getLogger("edgegeo")
+    before = root.handlers, root.level, own.level
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("edgegeo").setLevel(logging.INFO)
+    own.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers = before[0]
+        root.setLevel(before[1])
+        own.setLevel(before[2])
 
 
 def _identified(record: logging.LogRecord) -> bool:

@@ -22,14 +22,12 @@ KEY = "0123456789abcdef-key"
 @pytest.fixture(params=["json", "text"])
 def written(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     """The process's log in one of the two forms; the loggers are as before in the end."""
-    root = logging.getLogger()
-    before = root.handlers, root.level
-    stream = io.StringIO()
-    logs.configure(request.param, stream)
-    yield stream
-    root.handlers, root.level = before
-    logging.captureWarnings(False)
-    logging.getLogger("edgegeo").setLevel(logging.NOTSET)
+    before = list(logging.getLogger().handlers)
+    with logs.configured(request.param, io.StringIO()):
+        (handler,) = logging.getLogger().handlers
+        assert isinstance(handler, logging.StreamHandler)
+        yield handler.stream
+    assert logging.getLogger().handlers == before
 
 
 @pytest.fixture
