@@ -97,6 +97,10 @@ class Mark:
     length: int
     rope: Ints
 
+    def before(self, count: int) -> "Mark":
+        """The point `count` text positions earlier."""
+        return Mark(self.length - count, self.rope - count)
+
 
 class KVCache:
     """One max-length buffer per layer bound as past and as present: attention writes in place, nothing is copied.
@@ -166,17 +170,17 @@ class KVCache:
         self._run(self.length + 1)
         return self.step_hidden
 
-    def append(self, embeds: Floats, everywhere: bool = False) -> Floats:
+    def append(self, embeds: Floats, asked: int = 1) -> Floats:
         """Append S text positions to the only row: embeds (1, S, H).
 
-        Returns the last hidden state (1, 1, H), or all of them (1, S, H).
+        Returns the hidden states of the last `asked` positions (1, asked, H).
         """
         count = embeds.shape[1]
         if count == 1:
             self.step_embeds[:] = embeds
             return self.step()
         fed = continuation(embeds, self._spec)
-        return self.extend(fed, np.arange(count)[None] if everywhere else fed.lengths[:, None] - 1)
+        return self.extend(fed, np.arange(count - asked, count)[None])
 
     def expand(self, batch: int) -> "KVCache":
         """A new cache of `batch` rows that all say what this one's only row says."""
