@@ -71,19 +71,20 @@ def build_gallery(
             segments=tuple(intake.segments()),
             absorbed=intake.token,
         )
-        publish(path, info, embedder, intake.samples, progress)
+        publish(path, info, before, embedder, intake.samples, progress)
     return BuildReport(Gallery.open(path, bundle=bundle, check_hashes=False), intake.resumed, intake.changed)
 
 
 def publish(
     path: Path,
     info: GalleryInfo,
+    before: GalleryInfo | None,
     embedder: Embedder,
     samples: dict[int, Picture],
     progress: Progress,
     known: Sequence[Segment] = (),
 ) -> None:
-    """Read a new version back from disk, prove a few of its tiles, and make it the gallery.
+    """Read a new version back from disk, prove a few of its tiles, and make it the gallery in place of `before`.
 
     `samples`: pictures by row; `known`: segments that need no reading back.
     """
@@ -95,7 +96,7 @@ def publish(
         (path / JOURNAL_NAME).unlink(missing_ok=True)  # what it lists is not to be trusted either
         raise
     progress("check", len(samples), len(samples))
-    commit(path, info)
+    commit(path, info, before)
 
 
 def _check_self(gallery: Gallery, embedder: Embedder, samples: dict[int, Picture]) -> None:

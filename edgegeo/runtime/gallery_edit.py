@@ -77,7 +77,7 @@ def add_tiles(
         info = _next(gallery, segments, dead, sources=tuple(sources), absorbed=intake.token or gallery.info.absorbed)
         first = info.count - len(intake)
         samples = {first + number: picture for number, picture in intake.samples.items()}
-        publish(path, info, embedder, samples, progress, known=(*gallery.stack.segments, *new))
+        publish(path, info, gallery.info, embedder, samples, progress, known=(*gallery.stack.segments, *new))
     return AddReport(len(intake), len(old), tuple(intake.skipped), info.version, intake.resumed, intake.changed)
 
 
@@ -95,7 +95,7 @@ def delete_tiles(path: str | Path, ids: Iterable[str]) -> int:
         if len(rows) == len(gallery):
             raise GalleryError(f"that would leave nothing of the gallery {path}; remove its folder instead")
         dead = np.union1d(gallery.deleted, gallery.stored(np.array(sorted(rows), np.int64)))
-        commit(path, _next(gallery, gallery.info.segments, dead))
+        commit(path, _next(gallery, gallery.info.segments, dead), gallery.info)
     return len(rows)
 
 
@@ -112,7 +112,7 @@ def compact(path: str | Path) -> int:
         if tuple(entries) == gallery.info.segments and not len(gallery.deleted):
             return gallery.version
         info = _next(gallery, entries, np.empty(0, np.int64))
-        commit(path, info)
+        commit(path, info, gallery.info)
     return info.version
 
 

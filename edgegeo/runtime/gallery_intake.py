@@ -8,12 +8,13 @@ are gone are left out, and the order is always that of the source.
 import math
 import operator
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery_manifest import (
     DTYPES,
     JOURNAL_NAME,
+    SEGMENTS,
     GalleryInfo,
     Journal,
     SegmentEntry,
@@ -44,7 +46,7 @@ from edgegeo.runtime.gallery_rows import (
     content,
     identity,
 )
-from edgegeo.runtime.gallery_segment import SEGMENT_ROWS, Block, Segment, Stack, copy_rows, write_segment
+from edgegeo.runtime.gallery_segment import SEGMENT_ROWS, Block, Segment, Stack, copy_rows, sync_segment, write_segment
 from edgegeo.runtime.gallery_writing import pending
 from edgegeo.runtime.image import ImageLimits, open_image
 from edgegeo.runtime.pictures import Picture, prepare_picture
@@ -250,16 +252,23 @@ class Intake:
         self._written = time.monotonic()
         if not self._buffer.ids:
             return
-        self._entries.append(write_segment(self._path, len(self._buffer.ids), self._buffer.block))
+        new, merged = [write_segment(self._path, len(self._buffer.ids), self._buffer.block)], []
         self._buffer = _Buffer()
-        small = [entry for entry in self._entries if entry.rows < SEGMENT_ROWS]
-        if sum(entry.rows for entry in small) >= SEGMENT_ROWS and small == self._entries[-len(small) :]:
+        small = list(takewhile(lambda entry: entry.rows < SEGMENT_ROWS, reversed(self._entries)))[::-1]
+        if sum(entry.rows for entry in (*small, *new)) >= SEGMENT_ROWS:
+            merged = [*small, *new]
             spec = self._embedder.dim, self._settings.dtype
-            stack = Stack([Segment.open(self._path, entry, *spec) for entry in small])
-            self._entries[-len(small) :] = copy_rows(self._path, stack, np.arange(len(stack)))
+            stack = Stack([Segment.open(self._path, entry, *spec) for entry in merged])
+            new = copy_rows(self._path, stack, np.arange(len(stack)))
+            del self._entries[len(self._entries) - len(small) :]
+        self._entries += new
         if self._journal:
-            journal = Journal(**{**vars(self._journal), "segments": tuple(self._entries)})
+            for entry in new:
+                sync_segment(self._path, entry)
+            journal = replace(self._journal, segments=tuple(self._entries))
             write_sealed(self._path / JOURNAL_NAME, journal)
+        for entry in (one for one in merged if one not in new):
+            shutil.rmtree(self._path / SEGMENTS / entry.name, ignore_errors=True)
 
     def _checked(self, row: Row) -> Row:
         row = checked_row(row, self._seen)

@@ -131,12 +131,12 @@ def write_sealed(file: Path, value: GalleryInfo | Journal) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(draft, file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

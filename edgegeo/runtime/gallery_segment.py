@@ -9,10 +9,10 @@ segments/NAME/
 A segment may list more files, of an index: they are checked like the others, and not read by who does not know them.
 """
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from operator import itemgetter
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edgegeo.bundle import FileEntry, sha256_of
 from edgegeo.errors import GalleryError
-from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, sync_folder
+from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, sync
 from edgegeo.runtime.gallery_rows import DIGEST_BYTES
 from edgegeo.runtime.packed import Packed, PackedWriter
 from edgegeo.runtime.search import take_rows
@@ -118,9 +118,10 @@ def check_file(file: Path, entry: FileEntry, hashed: bool = True) -> None:
 
 
 def write_segment(gallery: Path, count: int, blocks: Callable[[int, int], Block]) -> SegmentEntry:
-    """A segment of `count` rows, `blocks(start, end)` giving them piece by piece; synced, under a name never used.
+    """A segment of `count` rows, `blocks(start, end)` giving them piece by piece, under a name never used before.
 
-    Nothing refers to it yet: a writer that is stopped here leaves rubbish that the next one removes.
+    Nothing refers to it yet: a writer that is stopped here leaves rubbish that the next one removes. Who refers to it
+    has to `sync_segment` it first.
     """
     name = secrets.token_hex(8)
     folder = gallery / SEGMENTS / name
@@ -141,13 +142,21 @@ def write_segment(gallery: Path, count: int, blocks: Callable[[int, int], Block]
                 for field, writer in packed.items():
                     for item in getattr(block, field):
                         writer.append(item)
-        files = {file.name: _entry(file) for file in sorted(folder.iterdir())}
+        files = {file.name: FileEntry(file.stat().st_size, sha256_of(file)) for file in sorted(folder.iterdir())}
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    sync_folder(folder)
-    sync_folder(folder.parent)
     return SegmentEntry(name, count, files)
+
+
+def sync_segment(gallery: Path, entry: SegmentEntry) -> None:
+    """Make a segment survive a power cut."""
+    folder = gallery / SEGMENTS / entry.name
+    # At once: the file system puts what waits together into one write.
+    with ThreadPoolExecutor(len(entry.files)) as pool:
+        list(pool.map(sync, (folder / name for name in entry.files)))
+    sync(folder)
+    sync(folder.parent)
 
 
 def copy_rows(gallery: Path, stack: Stack, rows: NDArray[np.int64]) -> list[SegmentEntry]:
@@ -188,12 +197,6 @@ def _array(stack: ExitStack, file: Path, like: NDArray[Any], count: int) -> Bina
     head = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, head)
     return stream
-
-
-def _entry(file: Path) -> FileEntry:
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    return FileEntry(file.stat().st_size, sha256_of(file))
 
 
 def _load(file: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

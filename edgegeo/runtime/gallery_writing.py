@@ -21,9 +21,10 @@ from edgegeo.runtime.gallery_manifest import (
     Journal,
     read_info,
     read_journal,
-    sync_folder,
+    sync,
     write_sealed,
 )
+from edgegeo.runtime.gallery_segment import sync_segment
 
 LOCK_NAME = "lock"
 _OWN = {INFO_NAME, JOURNAL_NAME, SEGMENTS, LOCK_NAME, f".{INFO_NAME}.part", f".{JOURNAL_NAME}.part"}
@@ -86,9 +87,13 @@ def write_deleted(path: Path, rows: NDArray[np.int64], version: int) -> DeletedE
     return DeletedEntry(file.name, len(rows), FileEntry(file.stat().st_size, sha256_of(file)))
 
 
-def commit(path: Path, info: GalleryInfo) -> None:
-    """Make `info` the gallery's version, and remove what only earlier versions needed."""
-    sync_folder(path)
+def commit(path: Path, info: GalleryInfo, before: GalleryInfo | None) -> None:
+    """Make `info` the gallery's version in place of `before`, and remove what only earlier versions needed."""
+    standing = before.segments if before else ()
+    for segment in info.segments:
+        if segment not in standing:
+            sync_segment(path, segment)
+    sync(path)
     write_sealed(path / INFO_NAME, info)
     tidy(path)
 
