@@ -52,6 +52,7 @@ class Engine:
         self.precision = {name: part.precision for name, part in bundle.manifest.components.items()}
         self.bytes = bundle.bytes
         self.roles = offered(bundle.manifest)
+        self.embedding_id = bundle.embedding_id if "embed" in self.roles else ""
 
     @classmethod
     def open(cls, settings: ServerSettings) -> "Engine":
@@ -125,11 +126,6 @@ class Engine:
         if self.gallery_name is None:
             raise Refusal(404, "no_gallery", "no gallery is being served; start with: edgegeo serve --gallery FOLDER")
         return self.gallery_name
-
-    @property
-    def embedding_id(self) -> str:
-        """Identifies the embedding space; "" without the role."""
-        return "" if self.locator.embedder is None else self.locator.embedder.embedding_id
 
     def text_tokens(self, text: str) -> list[int]:
         """What `embed_texts` takes; InputError for a text that the model can't read. Safe on any thread."""
