@@ -56,7 +56,8 @@
 
   for (const node of document.querySelectorAll("button, a, input, textarea, select, summary, [tabindex='0']")) {
     if (!shown(node) || node.closest("[inert]")) continue;
-    const { width, height } = (node.labels?.[0] ?? node).getBoundingClientRect();
+    const boxes = [node, ...(node.labels ?? [])].map((one) => one.getBoundingClientRect());
+    const [width, height] = ["width", "height"].map((side) => Math.max(...boxes.map((box) => box[side])));
     const reach = Number.parseFloat(getComputedStyle(node, "::before").width) || 0;
     if (Math.max(width, reach) < 24 || (Math.max(height, reach) < 24 && !node.matches("a, summary"))) {
       complaints.push(`${brief(node)} is only ${width.toFixed(0)} x ${height.toFixed(0)} px`);
