@@ -79,6 +79,10 @@ def either(schema: type[BaseModel], form: dict[str, Any] | None = None) -> dict[
     form: properties of the form where they are not those of the schema.
     """
     described = flat(schema)
+    if issubclass(schema, Query):
+        described["anyOf"] = [
+            {"required": [name], "properties": {name: {"type": "string"}}} for name in ("text", "image")
+        ]
     fields = form or {**described["properties"], "image": _FILE}
     shape: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
     if form:
