@@ -23,6 +23,7 @@ from edgegeo.runtime.gallery_intake import Intake, IntakeSettings
 from edgegeo.runtime.gallery_manifest import GalleryInfo, SegmentEntry
 from edgegeo.runtime.gallery_rows import Drawn, Origin, Row, Skipped, origin_of
 from edgegeo.runtime.gallery_segment import SEGMENT_ROWS, Segment, Stack, copy_rows
+from edgegeo.runtime.gallery_standing import Standing
 from edgegeo.runtime.gallery_writing import commit, write_deleted, writing
 from edgegeo.runtime.image import Source
 
@@ -64,8 +65,7 @@ def add_tiles(
     with writing(path):
         gallery = Gallery.open(path, bundle=embedder.model.bundle, check_hashes=False)
         chosen = dataclasses.replace(settings or IntakeSettings(), dtype=gallery.info.dtype)
-        taken = None if replace else gallery.row
-        intake = Intake(path, embedder, chosen, origin_of(rows), gallery.info, restart, taken)
+        intake = Intake(path, embedder, chosen, origin_of(rows), gallery.info, restart, Standing(gallery), replace)
         intake.take(rows, progress)
         if len(intake) == 0:
             return AddReport(0, 0, tuple(intake.skipped), gallery.version)

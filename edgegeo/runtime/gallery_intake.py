@@ -10,7 +10,7 @@ import operator
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -47,6 +47,7 @@ from edgegeo.runtime.gallery_rows import (
     identity,
 )
 from edgegeo.runtime.gallery_segment import SEGMENT_ROWS, Block, Segment, Stack, copy_rows, sync_segment, write_segment
+from edgegeo.runtime.gallery_standing import Standing
 from edgegeo.runtime.gallery_writing import pending
 from edgegeo.runtime.image import ImageLimits, open_image
 from edgegeo.runtime.pictures import Picture, prepare_picture
@@ -106,21 +107,22 @@ class _Buffer:
 
 
 class Intake:
-    """Takes rows in for one build or addition.
+    """Takes rows in for one build, or for an addition to a `standing` gallery.
 
-    `taken`: gives the row of an id that the gallery has already; such an id is an InputError then.
+    An id that the standing gallery has is an InputError, unless it is to be replaced.
     """
 
     def __init__(
         self, path: Path, embedder: Embedder, settings: IntakeSettings, source: Origin | None,
-        info: GalleryInfo | None, restart: bool = False, taken: Callable[[str], int | None] | None = None,
+        info: GalleryInfo | None, restart: bool = False, standing: Standing | None = None, replacing: bool = False,
     ) -> None:  # fmt: skip
         self.skipped: list[Skipped] = []
         self.samples: dict[int, Picture] = {}
         """A few of the taken tiles by their number among them, to be embedded again as a proof."""
         self.resumed = 0
         """Tiles that an earlier run had embedded."""
-        self._path, self._embedder, self._settings, self._taken = path, embedder, settings, taken
+        self._path, self._embedder, self._settings = path, embedder, settings
+        self._standing, self._replacing = standing, replacing
         self._journal = self._continued(source, info, restart)
         self._entries = list(self._journal.segments) if self._journal else []
         self._finished = self._read_finished()
@@ -130,7 +132,7 @@ class Intake:
         self._buffer = _Buffer()
         self._written = time.monotonic()
         self._ids: dict[str, int] = {}
-        self._contents: dict[tuple[object, ...], str] = {}
+        self._contents: dict[tuple[bytes, tuple[float, float] | None], str] = {}
         self._seen = 0
 
     @property
@@ -277,7 +279,7 @@ class Intake:
             raise InputError(
                 f"row {self._seen} (id {row.id!r:.60}): row {first} has the same id; give every tile its own"
             )
-        if self._taken is not None and self._taken(row.id) is not None:
+        if self._standing and not self._replacing and self._standing.has(row.id):
             raise InputError(
                 f"row {self._seen} (id {row.id!r:.60}): the gallery has a tile of this id; give it another, or replace "
                 "it (--replace)"
@@ -286,8 +288,10 @@ class Intake:
 
     def _is_duplicate(self, row: Row, digest: bytes) -> bool:
         how = self._settings.duplicates
-        key = (digest,) if how == "skip-anywhere" else (digest, row.lat, row.lon)
-        first = self._contents.setdefault(key, row.id)
+        place = None if how == "skip-anywhere" else (row.lat, row.lon)
+        first = self._contents.setdefault((digest, place), row.id)
+        if first == row.id and self._standing and how != "keep":
+            first = self._standing.twin(digest, place) or first
         if how == "keep" or first == row.id:
             return False
         self.skipped.append(Skipped(row.id, f"is the same picture as '{first}'"))

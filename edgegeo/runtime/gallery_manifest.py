@@ -24,6 +24,7 @@ SCHEMA_VERSION = 2
 INFO_NAME = "gallery.json"
 JOURNAL_NAME = "unfinished.json"
 SEGMENTS = "segments"
+LOCK_NAME = "lock"
 DTYPES = ("float32", "float16")
 _SEALED = re.compile(rb'\{"schema": (\d{1,9}),\n"sha256": "([0-9a-f]{64})",\n"gallery": (.*)\}\n', re.DOTALL)
 _NAMED = re.compile(rb'\s*\{\s*"schema": (\d{1,9})\b')
@@ -100,7 +101,7 @@ def read_info(path: Path) -> GalleryInfo:
     file = path / INFO_NAME
     info = _read(file, GalleryInfo)
     if info is None:
-        if (path / JOURNAL_NAME).exists():
+        if (path / JOURNAL_NAME).exists() or (path / LOCK_NAME).exists():
             raise GalleryError(
                 f"the gallery {path} is not finished: its build was interrupted; give the same edgegeo index build "
                 "command again to finish it"

@@ -15,6 +15,7 @@ from edgegeo.errors import GalleryBusyError, GalleryError
 from edgegeo.runtime.gallery_manifest import (
     INFO_NAME,
     JOURNAL_NAME,
+    LOCK_NAME,
     SEGMENTS,
     DeletedEntry,
     GalleryInfo,
@@ -26,7 +27,6 @@ from edgegeo.runtime.gallery_manifest import (
 )
 from edgegeo.runtime.gallery_segment import sync_segment
 
-LOCK_NAME = "lock"
 _OWN = {INFO_NAME, JOURNAL_NAME, SEGMENTS, LOCK_NAME, f".{INFO_NAME}.part", f".{JOURNAL_NAME}.part"}
 _VERSION_1 = ("vectors.npy", "positions.npy", "ids.bin", "ids.offsets.npy", "thumbs.bin", "thumbs.offsets.npy")
 

@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 
 from edgegeo.bundle import open_bundle
 from edgegeo.errors import ServerError
-from edgegeo.home import default_gallery
+from edgegeo.home import built_gallery
 from edgegeo.server import logs
 from edgegeo.server.cache import EmbeddingCache
 from edgegeo.server.engine import Engine, known, offered
@@ -95,7 +95,7 @@ class Fleet:
         self._cache = EmbeddingCache(settings.cache_mb * 2**20, metrics)
         first = _berth(settings.bundles[0], settings.gallery)
         first.held = _Held(Serving(engine, self.scheduler, self._cache, metrics))
-        self._berths = [first, *(_berth(path, _usual_gallery(path)) for path in settings.bundles[1:])]
+        self._berths = [first, *(_berth(path, built_gallery(path)) for path in settings.bundles[1:])]
         self._check_names([berth.name for berth in self._berths])
         # One bundle at a time is opened or swapped, so that what fits beside the others is known.
         self._changing = asyncio.Lock()
@@ -289,11 +289,6 @@ def _berth(path: Path, gallery: Path | None) -> _Berth:
     bundle = open_bundle(path, check_hashes=False)
     manifest = bundle.manifest
     return _Berth(path, gallery, manifest.name, manifest.family, tuple(offered(manifest)), bundle.bytes)
-
-
-def _usual_gallery(path: Path) -> Path | None:
-    usual = default_gallery(path)
-    return usual if usual.is_dir() else None
 
 
 def _facts(engine: Engine) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgegeo.errors import GalleryBusyError
 from edgegeo.runtime import Gallery, Row
 from edgegeo.runtime.gallery_edit import AddReport, add_tiles, delete_tiles
+from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
 from edgegeo.server.forms import TILES_FORM, SentTile, either, read_tiles
@@ -25,6 +26,8 @@ from edgegeo.server.serving import Serving
 
 BUSY = "the gallery is being changed by someone else; try again shortly"
 EXISTS = "the gallery has a tile of this id; give it another, or send replace"
+AS_SENT = IntakeSettings(duplicates="keep")
+"""A tile that was sent under a name of its own is meant, whatever its picture."""
 LAST = "this is the last tile, and a gallery can't be empty; add others first"
 
 ModelParam = Annotated[str | None, Query(max_length=200, description="the bundle whose gallery is meant")]
@@ -116,7 +119,7 @@ async def added(serving: Serving, context: Context, tiles: list[SentTile], repla
     assert engine.locator.embedder is not None
     try:
         report, _ = await context.fleet.scheduler.run(
-            "add_tiles", add_tiles, gallery.path, rows, engine.locator.embedder, replace
+            "add_tiles", add_tiles, gallery.path, rows, engine.locator.embedder, replace, AS_SENT
         )
     except GalleryBusyError:
         raise _busy() from None

@@ -12,6 +12,7 @@ from edgegeo.runtime import Embedder, Gallery, Row
 from edgegeo.runtime import gallery_build as build_module
 from edgegeo.runtime import gallery_writing as writing_module
 from edgegeo.runtime.gallery_edit import add_tiles, compact, delete_tiles, ids_within
+from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.runtime.gallery_writing import writing
 
 
@@ -73,6 +74,25 @@ def test_an_id_that_exists(path: Path, embedder: Embedder) -> None:
     query = embedder.images([tile(99), tile(3)])
     assert gallery.search(query, 1).ids[0] == ("tile-3",)
     assert gallery.search(query, 14).scores[1].max() < 0.9999  # the picture that was replaced
+
+
+def test_a_picture_that_the_gallery_has(path: Path, embedder: Embedder) -> None:
+    known = tiles(1, first=4)[0]
+    add_tiles(path, tiles(2, first=12), embedder)
+    rows = [
+        Row("same", known.lat, known.lon, known.image),
+        Row("elsewhere", 1.0, 2.0, known.image),
+        Row("new", *tiles(1, first=13)[0][1:]),
+    ]
+    report = add_tiles(path, rows, embedder)
+    assert [(tile.id, tile.reason) for tile in report.skipped] == [
+        ("same", "is the same picture as 'tile-4'"),
+        ("new", "is the same picture as 'tile-13'"),
+    ]
+    assert add_tiles(path, [known], embedder, replace=True).replaced == 1
+    delete_tiles(path, ["tile-4"])
+    assert add_tiles(path, rows[:1], embedder).added == 1
+    assert add_tiles(path, rows[2:], embedder, settings=IntakeSettings(duplicates="keep")).added == 1
 
 
 def test_deleted_tiles_are_gone(path: Path, embedder: Embedder) -> None:

@@ -133,6 +133,26 @@ def test_a_standing_gallery_stays_until_the_new_one_is_whole(tmp_path: Path, emb
     assert (len(report.gallery), report.gallery.version, report.resumed) == (12, 3, 6)
 
 
+def test_a_journal_that_was_not_removed(tmp_path: Path, embedder: Embedder) -> None:
+    """Killed between the new version and the removal of what led to it."""
+    Gallery.build(tmp_path / "g", tiles(3), embedder)
+    rows = csv_list(photo_list(tmp_path / "photos", 4, first=10))
+    stopped_at: list[bytes] = []
+    journal = tmp_path / "g" / "unfinished.json"
+
+    def keep(stage: str, done: int, total: int) -> None:
+        if stage == "check":
+            stopped_at.append(journal.read_bytes())
+
+    assert add_tiles(tmp_path / "g", rows, embedder, settings=SMALL, progress=keep).added == 4
+    assert not journal.exists()
+    journal.write_bytes(stopped_at[0])
+    add_tiles(tmp_path / "g", tiles(1, first=50), embedder)
+    assert not journal.exists()
+    journal.write_bytes(stopped_at[0])
+    assert add_tiles(tmp_path / "g", csv_list(photo_list(tmp_path / "more", 5, first=20)), embedder).added == 5
+
+
 def test_a_bad_row_keeps_what_was_finished(tmp_path: Path, embedder: Embedder) -> None:
     file = photo_list(tmp_path / "photos", 12)
     good = file.read_text()
