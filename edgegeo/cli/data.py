@@ -33,7 +33,7 @@ def check(
         Path | None, typer.Argument(help="Its folder.", show_default="none, for the planet", envvar="EDGEGEO_DATA_ROOT")
     ] = None,
     split: Annotated[
-        str | None, flag("--split", verb="data", help="train, val, test ...", show_default="the one it is scored on")
+        str | None, flag("--split", verb="data", help="train, val, test ...", show_default="test, where there is one")
     ] = None,
     option: Annotated[
         list[str] | None, flag("--option", verb="data", help="A loader's option as NAME=VALUE; may repeat.")

@@ -119,7 +119,11 @@ def _box(reader: Reader, box: object) -> tuple[float, float, float, float] | Non
 
 def _recognise(root: Path) -> str | None:
     test = names_any("test_951_version.json", "test_24G_version.json")(root)
-    return test or ("train.json and train/" if all((root / n).exists() for n in ("train.json", "train")) else None)
+    if test or not (root / "train.json").is_file():
+        return test
+    with (root / "train.json").open("rb") as stream:
+        head = stream.read(8000)
+    return "train.json" if all(key in head for key in (b'"image_id"', b'"caption"', b'"sentences"')) else None
 
 
 FORMS = (

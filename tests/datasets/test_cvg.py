@@ -65,6 +65,8 @@ def test_versions_and_views(tmp_path: Path) -> None:
     assert len(retrieval("cvg-text", tmp_path, version="Brisbane-photos").gallery) == 1
     mixed = retrieval("cvg-text", tmp_path, version="Brisbane-mixed")
     assert [q.text for q in mixed.queries] == ["one", "two"]
+    city(tmp_path, "Brisbane-photos", {PANO: "two", SINGLE: "of the other part too"})
+    assert retrieval("cvg-text", tmp_path, version="Brisbane-mixed").report.reasons() == {"duplicate picture name": 1}
     osm = retrieval("cvg-text", tmp_path, version="Brisbane", view="osm")
     assert osm.gallery[0].image == tmp_path / "Brisbane-OSM" / SINGLE
     with pytest.raises(InputError, match="has no folder Brisbane-ground"):

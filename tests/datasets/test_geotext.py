@@ -68,15 +68,16 @@ def test_test_captions_are_lists_and_pictures_may_lie_below_images(tmp_path: Pat
 
 def test_null_sentences_and_boxes(tmp_path: Path) -> None:
     pictures(tmp_path, "0001/a.jpeg", "0001/b.jpeg")
-    half = row("0001/a.jpeg", "one", sentences=["s", None, "t"], bboxes=[None, BOX, [0.1, 0.2, float("nan"), 9]])
+    boxes = [None, BOX, [0.1, 0.2, float("nan"), 0.3], [408, 688, 388, 623]]
+    half = row("0001/a.jpeg", "one", sentences=["s", None, "t", "u"], bboxes=boxes)
     write(tmp_path / "train.json", [half, row("0001/b.jpeg", "two", sentences=None, bboxes=None)])
     data = retrieval("geotext1652", tmp_path, "train")
-    assert data.gallery[0].regions == (Region("s", None), Region("t", None))
+    assert data.gallery[0].regions == (Region("s", None), Region("t", None), Region("u", None))
     assert data.gallery[1].regions == ()
     assert traps(data) == {
         "null bbox; the sentence is kept without": 1,
         "null sentence; left out": 1,
-        "bbox is not (cx, cy, w, h) in shares of the picture; the sentence is kept without": 1,
+        "bbox is not (cx, cy, w, h) in shares of the picture; the sentence is kept without": 2,
     }
 
 

@@ -124,6 +124,8 @@ def test_mr40k_holds_several_benchmarks(tmp_path: Path) -> None:
         ("B", "B/0_a@N00.png"),
     ]
     assert len(gps("mr40k", tmp_path, benchmark="B").samples) == 1
+    table(tmp_path, "image_id,lat,lon,benchmark\n0_a@N00,5,100,A\n0_a@N00,5,100,A\n", "mr40k.csv", "images/A")
+    assert gps("mr40k", tmp_path).report.reasons() == {"duplicate row": 1}
 
 
 def test_which_csv_and_which_pictures(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def names(root: Path) -> list[str]:
     ("file", "content", "expected"),
     [
         ("test_951_version.json", [], ["geotext1652"]),
+        ("train.json", [{"image_id": "1/a", "image": "train/1/a", "caption": "x", "sentences": None}], ["geotext1652"]),
         ("NewYork/test.json", {}, ["cvg-text"]),
         ("dataset_coco.json", KARPATHY, ["coco"]),
         ("dataset.json", {**KARPATHY, "dataset": "flickr30k"}, ["flickr30k"]),
@@ -38,6 +39,8 @@ def names(root: Path) -> list[str]:
 def test_a_folder_is_recognised(tmp_path: Path, file: str, content: Any, expected: list[str]) -> None:
     write(tmp_path / file, content)
     assert names(tmp_path) == expected
+    if "/" not in file and expected != ["geotext1652"]:
+        assert names(tmp_path / file) == expected  # the file alone tells too
 
 
 def test_folders_are_recognised_by_their_folders(tmp_path: Path) -> None:

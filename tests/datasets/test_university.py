@@ -43,6 +43,7 @@ def test_what_can_not_be_used(root: Path) -> None:
     picture(root / "test/query_drone" / "stray.jpeg")
     (root / "test/query_drone/0001/notes.txt").write_text("x")
     (root / "test/query_drone/0001/.DS_Store").write_text("x")
+    (root / "test/query_drone/.DS_Store").write_text("x")
     (root / "test/gallery_satellite/0800").mkdir()
     data = retrieval("university1652", root)
     assert data.report.reasons() == {
