@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgegeo.server.schemas.inputs import EXAMPLE_PART, Body, ModelName, Part
+from edgegeo.server.schemas.inputs import EXAMPLE_PART, Body, Many, ModelName, Part
 
 _QUESTION: dict[str, Any] = {
     "role": "user",
@@ -17,7 +17,7 @@ class ChatMessage(Body):
     """One message. The model answers once: there are no turns, so none of the messages is the assistant's."""
 
     role: Literal["system", "developer", "user"]
-    content: str | list[Part] = Field(description="text, or parts; one picture in all messages together")
+    content: str | Many[Part] = Field(description="text, or parts; one picture in all messages together")
     name: str | None = None
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from edgegeo.server.schemas.inputs import EXAMPLE_PART, EXAMPLE_TEXT, Body, Content, ModelName, Part
+from edgegeo.server.schemas.inputs import EXAMPLE_PART, EXAMPLE_TEXT, Body, Content, Many, ModelName, Part
 
 NO_TOKENS = "token ids are not accepted, since every bundle has a tokenizer of its own; send the text itself"
 
@@ -30,7 +30,7 @@ class EmbeddingsRequest(Body):
             ]
         }
     )
-    input: Annotated[str | list[str | Part | Content], BeforeValidator(_no_tokens)] = Field(
+    input: Annotated[str | Many[str | Part | Content], BeforeValidator(_no_tokens)] = Field(
         description="one text, or a list of texts and content parts"
     )
     model: ModelName = None

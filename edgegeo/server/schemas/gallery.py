@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgegeo.server.schemas.inputs import EXAMPLE_URI, PICTURE, Body, ModelName
+from edgegeo.server.schemas.inputs import EXAMPLE_URI, PICTURE, Body, Many, ModelName
 
 
 class GalleryFacts(BaseModel):
@@ -56,7 +56,7 @@ class TilesRequest(Body):
             "examples": [{"tiles": [{"id": "example-1", "lat": 48.1, "lon": 11.6, "image": EXAMPLE_URI}]}]
         },
     )
-    tiles: list[NewTile] = Field(min_length=1)
+    tiles: Many[NewTile] = Field(min_length=1)
     model: ModelName = None
     replace: bool = Field(False, description="whether a tile takes the place of one with its id; else that is refused")
 

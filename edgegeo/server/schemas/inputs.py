@@ -1,6 +1,6 @@
 """What inputs are made of: texts and pictures as content parts, the form that OpenAI's and vLLM's clients send."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,10 @@ EXAMPLE_PART: dict[str, Any] = {"type": "image_url", "image_url": {"url": EXAMPL
 
 PICTURE: dict[str, Any] = {"format": "picture-data-uri"}
 """For the OpenAPI document: the form of a picture, which no JSON schema can check."""
+
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list of a request: validation stops at its first wrong item instead of keeping an error for every one."""
 
 Text = Annotated[str, Field(min_length=1, description="UTF-8 text, not empty")]
 ModelName = Annotated[

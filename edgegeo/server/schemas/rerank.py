@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgegeo.server.schemas.inputs import EXAMPLE_PART, EXAMPLE_TEXT, Body, Content, ModelName, Part
+from edgegeo.server.schemas.inputs import EXAMPLE_PART, EXAMPLE_TEXT, Body, Content, Many, ModelName, Part
 
 
 class GalleryTile(Body):
@@ -29,14 +29,19 @@ class RerankRequest(Body):
             "examples": [
                 {
                     "query": EXAMPLE_TEXT,
-                    "documents": [{"content": [EXAMPLE_PART]}],
+                    "documents": [{"content": [EXAMPLE_PART]}, "Dry hills with a single road."],
                     "top_n": 1,
+                },
+                {
+                    "query": {"content": [EXAMPLE_PART]},
+                    "documents": [EXAMPLE_TEXT, "Dry hills with a single road."],
+                    "return_documents": True,
                 },
             ]
         }
     )
     query: str | Part | Content = Field(description="a text, or a picture as content part or data URI")
-    documents: list[str | Part | Content | GalleryTile | TextDocument] = Field(
+    documents: Many[str | Part | Content | GalleryTile | TextDocument] = Field(
         min_length=1,
         description='texts (strings or {"text": ...}), pictures (content parts or data URIs), or tiles of the gallery '
         '({"id": ...})',
