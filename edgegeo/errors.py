@@ -6,6 +6,7 @@
     ├── CheckpointError     a model folder that is missing, incomplete or of an unknown architecture
     ├── BundleError         a bundle that is missing, damaged, or of an unknown version
     ├── GalleryError        a gallery that is missing, damaged, or made by another bundle
+    │   └── GalleryBusyError  a gallery that another process is writing to
     ├── DeviceError         a device or provider that was named but is not there, or a machine that is too small
     ├── VerificationError   an export whose result differs from its source by more than allowed
     ├── TrainingError       training that can't start or continue
@@ -39,6 +40,10 @@ class BundleError(EdgegeoError):
 
 class GalleryError(EdgegeoError):
     """A gallery that is missing, damaged, or made by another bundle."""
+
+
+class GalleryBusyError(GalleryError):
+    """A gallery that another process is writing to: the same call may succeed later."""
 
 
 class DeviceError(EdgegeoError):

@@ -31,6 +31,12 @@ def default_gallery(bundle: str | Path) -> Path:
     return data_home() / "galleries" / f"planet-{Path(bundle).name}"
 
 
+def built_gallery(bundle: str | Path) -> Path | None:
+    """The planet gallery of a bundle, None where none was built, or its first build is not finished."""
+    usual = default_gallery(bundle)
+    return usual if (usual / "gallery.json").is_file() else None
+
+
 def find_bundle(named: str | Path | None) -> Path:
     """The bundle folder a person means: a path, the bare name of one under the data home, or None for the default.
 

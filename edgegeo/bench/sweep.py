@@ -139,5 +139,5 @@ def _gallery_for(cell: Cell, bundle: Bundle, progress: Progress) -> None:
     from edgegeo.runtime.sources import planet_places
 
     target = Path(cell.gallery)
-    if not target.exists():
+    if not (target / "gallery.json").exists():
         Gallery.build(target, planet_places(Planet(), "test", cell.places), Embedder.open(bundle), progress=progress)

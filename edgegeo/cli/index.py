@@ -1,21 +1,29 @@
-"""edgegeo index: build a gallery of geo-tagged tiles once, search it many times."""
+"""edgegeo index: a gallery of geo-tagged tiles, built once, searched many times, changed when the world does."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgegeo.cli import index_edit
 from edgegeo.cli.flags import BatchFlag, BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.index_edit import DuplicatesFlag, RestartFlag
 from edgegeo.cli.output import emit_json, megabytes, note, note_provider, progress_bar, say, table
 from edgegeo.errors import InputError
+
+if TYPE_CHECKING:
+    from edgegeo.runtime.gallery_rows import Tiles
 
 
 def group() -> typer.Typer:
     """The verbs under `edgegeo index`."""
-    app = typer.Typer(help="Build a gallery of geo-tagged tiles, or search one.")
+    app = typer.Typer(help="Build a gallery of geo-tagged tiles, search it, or change it.")
     app.command("build")(build)
     app.command("search")(search)
+    app.command("add")(index_edit.add)
+    app.command("delete")(index_edit.delete)
+    app.command("stats")(index_edit.stats)
+    app.command("compact")(index_edit.compact)
     app.info.no_args_is_help = True
     return app
 
@@ -36,35 +44,40 @@ def build(
     places: Annotated[
         int, flag("--places", verb="index", help="Planet places, where no source is named.", min=1, max=1_000_000)
     ] = 1000,
+    duplicates: DuplicatesFlag = "skip",
+    restart: RestartFlag = False,
     bundle: BundleFlag = None,
     batch: BatchFlag = 16,
     threads: ThreadsFlag = None,
     provider: ProviderFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
-    """Embed every tile of a source once and keep the vectors for search."""
+    """Embed every tile of a source once; stopped in any way, the same command goes on where it was."""
     from edgegeo.home import default_gallery, find_bundle
-    from edgegeo.runtime import Embedder, Gallery
+    from edgegeo.runtime import Embedder
+    from edgegeo.runtime.gallery_build import build_gallery
+    from edgegeo.runtime.gallery_intake import IntakeSettings
 
     place = find_bundle(bundle)
     if source is not None and output is None:
         raise InputError("a gallery of your own tiles needs a place: add -o FOLDER")
     target = output or default_gallery(place)
+    settings = IntakeSettings(batch=batch, duplicates=duplicates)
     embedder = Embedder.open(place, threads=threads, provider=provider)
     note_provider(provider, embedder.model.provider)
-    rows, total = _rows(source, places)
+    rows = _planet(places) if source is None else index_edit.tiles_of(source)
     with progress_bar() as progress:
-        tiles = Gallery.build(
-            target, rows, embedder, batch, progress=lambda stage, done, all: progress(stage, done, all or total)
-        )
-    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    for tile in tiles.skipped:
-        note(f"skipped {tile.id}: {tile.reason}")
+        report = build_gallery(target, rows, embedder, progress=progress, settings=settings, restart=restart)
+    tiles = report.gallery
+    size = index_edit.folder_bytes(target)
+    index_edit.note_intake(tiles.skipped, report.resumed, report.changed)
     if as_json:
         emit_json(
             {
                 "gallery": str(target),
+                "version": tiles.version,
                 "tiles": len(tiles),
+                "resumed": report.resumed,
                 "skipped": tiles.skipped,
                 "bytes": size,
                 "embedding_id": embedder.embedding_id,
@@ -110,16 +123,8 @@ def search(
     note(f"{len(tiles):,} tiles searched")
 
 
-def _rows(source: Path | None, places: int) -> tuple[Iterable[Any], int]:
-    """The tiles of a source, and how many there will be (0: not known)."""
-    from edgegeo.runtime.sources import csv_list, photo_folder, planet_places
+def _planet(places: int) -> "Tiles":
+    from edgegeo.planet import Planet
+    from edgegeo.runtime.sources import planet_places
 
-    if source is None:
-        from edgegeo.planet import Planet
-
-        return planet_places(Planet(), n=places), places
-    if source.suffix.lower() == ".csv":
-        return csv_list(source), 0
-    if source.is_dir():
-        return photo_folder(source), 0
-    raise InputError(f"{source} is neither a folder of pictures nor a .csv list with the columns path, lat, lon")
+    return planet_places(Planet(), n=places)

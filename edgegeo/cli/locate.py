@@ -116,13 +116,11 @@ def _opened(
     bundle: str | None, gallery: Path | None, threads: int | None, provider: str, stream: bool, **settings: Any
 ) -> "tuple[Locator, Ask]":
     """The locator, and what asks it with these settings."""
-    from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.home import built_gallery, find_bundle
     from edgegeo.runtime import Locator
 
     source = find_bundle(bundle)
-    if gallery is None and (usual := default_gallery(source)).is_dir():
-        gallery = usual
-    locator = Locator.open(source, gallery, threads=threads, provider=provider)
+    locator = Locator.open(source, gallery or built_gallery(source), threads=threads, provider=provider)
     note_provider(provider, locator.model.provider)
     if locator.gallery is None:
         note(f"no gallery, so no tiles; make one with: edgegeo index build{f' --bundle {bundle}' if bundle else ''}")

@@ -17,7 +17,7 @@ from edgegeo.cli.flags import flag
 from edgegeo.errors import EdgegeoError
 
 VERBS = ("export", "locate", "serve", "bench", "verify", "embed", "eval", "fit", "doctor")
-GROUPS = ("index", "train", "planet")
+GROUPS = ("index", "train", "planet", "data")
 EXTRAS = {
     "onnxruntime": "cpu",
     "fastapi": "serve",

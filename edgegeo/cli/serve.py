@@ -80,12 +80,11 @@ def command(
     as_json: JsonFlag = False,
 ) -> None:
     """Serve embeddings, search, re-ranking and positions over HTTP, with a web page at /."""
-    from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.home import built_gallery, find_bundle
     from edgegeo.server import ServerSettings, read_admin_key, read_api_key, serve
 
     places = tuple(find_bundle(named) for named in bundle) if bundle else (find_bundle(None),)
-    if gallery is None and (usual := default_gallery(places[0])).is_dir():
-        gallery = usual
+    gallery = gallery or built_gallery(places[0])
     if gallery is None:
         note("no gallery: search is off and positions come from generation alone; make one with: edgegeo index build")
     settings = ServerSettings(

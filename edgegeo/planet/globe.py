@@ -63,9 +63,9 @@ class Planet:
         """A description of the place; variants differ in phrasing and in the facts they leave out."""
         return describe_place(self.place(lat, lon), variant)
 
-    def overview(self, width: int = 1024) -> Image.Image:
+    def overview(self, width: int = 1024, borders: bool = True) -> Image.Image:
         """A map of the world, equirectangular, (width / 2, width) RGB."""
-        return render_overview(self.world, _checked_size(width))
+        return render_overview(self.world, _checked_size(width), borders)
 
     def is_land(self, lat: float, lon: float) -> bool:
         """Whether a point is above the sea."""

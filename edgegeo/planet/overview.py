@@ -8,8 +8,8 @@ from edgegeo.planet.palette import COVER, RGB, SNOW, SOIL_PATH, VEGETATION_PATH
 from edgegeo.planet.world import World, biome_of
 
 
-def render_overview(world: World, width: int) -> Image.Image:
-    """Land and sea in their natural colours with region borders, equirectangular."""
+def render_overview(world: World, width: int, borders: bool = True) -> Image.Image:
+    """Land and sea in their natural colours, equirectangular, with region borders where they are wanted."""
     table, region = world.grid()
     table, region = table[:-1], region[:-1]
     height, warm, wet, relief = (table[..., k] for k in range(4))
@@ -22,10 +22,11 @@ def render_overview(world: World, width: int) -> Image.Image:
     slope = np.zeros_like(height)
     slope[1:, 1:] = (height[1:, 1:] - height[:-1, :-1]) * 9.0
     colour = colour * np.clip(1.0 + slope + 0.15 * (relief - 0.5), 0.6, 1.35)[..., None]
-    border = np.zeros(region.shape, bool)
-    border[1:] |= region[1:] != region[:-1]
-    border[:, 1:] |= region[:, 1:] != region[:, :-1]
-    colour[border] = colour[border] * 0.55
+    if borders:
+        border = np.zeros(region.shape, bool)
+        border[1:] |= region[1:] != region[:-1]
+        border[:, 1:] |= region[:, 1:] != region[:, :-1]
+        colour[border] = colour[border] * 0.55
     sea = _path(((96, 176, 206), (38, 104, 172), (18, 56, 120)), np.clip(-height * 1.2, 0.0, 1.0))
     colour = np.where((height > 0)[..., None], colour, sea)
     image = Image.fromarray(np.clip(np.round(colour), 0, 255).astype(np.uint8))

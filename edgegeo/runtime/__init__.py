@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgegeo.runtime.answer import parse_answer
     from edgegeo.runtime.embed import Embedder
-    from edgegeo.runtime.gallery import Gallery, Hits, Row, Skipped
+    from edgegeo.runtime.gallery import Gallery, Hits
+    from edgegeo.runtime.gallery_rows import Row, Skipped
     from edgegeo.runtime.generate import Generated, Generator
     from edgegeo.runtime.image import ImageLimits, open_image
     from edgegeo.runtime.locator import Answer, Hit, Locator
@@ -37,8 +38,8 @@ _HOMES = {
     "Model": "model",
     "Picture": "pictures",
     "Reranker": "rerank",
-    "Row": "gallery",
-    "Skipped": "gallery",
+    "Row": "gallery_rows",
+    "Skipped": "gallery_rows",
     "Tokenizer": "tokens",
     "VerifyReport": "verify",
     "open_image": "image",

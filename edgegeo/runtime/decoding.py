@@ -14,8 +14,12 @@ from edgegeo.runtime.trunk import Floats, Head, KVCache
 
 Cache = KVCache | GrowingCache
 Listener = Callable[[int, tuple[int, ...], str], None]
-"""Called with (number of the answer, new token ids, new text) whenever an answer has grown."""
+"""Called with (number of the answer, new token ids, new text) whenever an answer has grown; with no tokens while its
+last letter is unfinished. What it raises ends the writing."""
 _HALF_A_LETTER = "\ufffd"
+_LONGEST_DRAFT = 24
+_MISSES = 3
+"""Drafts in a row of which nothing was right, before no more are made: reading them is not free."""
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Written:
     """Which of the draws of a seed is its own."""
     told: int = 0
     told_text: str = ""
+    draft: list[int] = field(default_factory=list)
+    """Tokens guessed to follow, which the decoder has read already."""
 
     def copy(self) -> "Written":
         """A branch of this answer."""
@@ -63,6 +69,13 @@ class Decoder:
         """Tokens that every answer begins with: they are read together with the prompt."""
         return [] if self.grammar is None else self.grammar.forced(self.grammar.start(self.settings.mode))[0]
 
+    def draft(self, room: int) -> list[int]:
+        """Up to `room` tokens that may follow the opening, guessed before anything was seen."""
+        if self.grammar is None:
+            return []
+        state = self.grammar.forced(self.grammar.start(self.settings.mode))[1]
+        return self._guess(np.empty((0, 0), np.float32), state)[:room]
+
     def begin(self, number: int = 0) -> Written:
         """The answer with this number, so far consisting of the opening."""
         if self.grammar is None:
@@ -71,7 +84,14 @@ class Decoder:
         return Written(state, tokens, number=number)
 
     def write(self, cache: Cache, hidden: Floats, answers: Sequence[Written]) -> None:
-        """Finish all answers; one a row of the cache, hidden (B, 1, H) of the last position read."""
+        """Finish all answers; one a row of the cache, hidden (B, 1, H) of the last position read.
+
+        A single answer may have a draft, which the cache has read too: then hidden is (1, 1 + n, H) of the position
+        before it and of its n tokens.
+        """
+        if len(answers) == 1:
+            self._write_one(cache, hidden, answers[0])
+            return
         while True:
             self._choose(hidden, answers)
             if self.listener is not None:
@@ -79,6 +99,75 @@ class Decoder:
             if all(answer.done for answer in answers):
                 return
             hidden = self._read(cache, answers)
+
+    def _write_one(self, cache: Cache, hidden: Floats, answer: Written) -> None:
+        """Finish an answer by drafts: what may follow is guessed, read in one pass and kept as far as it proves right.
+
+        Every token is chosen by the hidden state behind the ones before it, so the answer is that of single steps. The
+        next guess is what this pass says behind its own guess (Jacobi decoding, Santilli et al. 2023): the picture
+        settles most digits, whatever stands before them.
+        """
+        missed = 0
+        while True:
+            right, at = self._check(hidden, answer)
+            if self.listener is not None:
+                self._tell([answer])
+            cache.rewind(cache.mark().before(len(answer.draft) - right))
+            if answer.done:
+                return
+            if answer.draft:
+                missed = 0 if right else missed + 1
+            room = self.budget - len(answer.tokens) if missed < _MISSES else 0
+            answer.draft = self._guess(hidden[0, at:], answer.state)[:room]
+            fed, answer.queue = [*answer.queue, *answer.draft], []
+            if len(fed) == 1:
+                cache.step_embeds[0, 0] = self.model.table[fed[0]]
+                hidden = cache.step()
+            else:
+                hidden = cache.append(self.model.rows(np.array([fed])), 1 + len(answer.draft))
+
+    def _check(self, hidden: Floats, answer: Written) -> tuple[int, int]:
+        """Write as long as the draft agrees; returns how many of its tokens were right and how many were written."""
+        at = 0
+        while True:
+            self._choose_one(hidden[:, at : at + 1], answer)
+            agreed = _agreement(answer.queue, answer.draft[at:])
+            right, at = at + agreed, at + len(answer.queue)
+            del answer.queue[:agreed]
+            if answer.queue or answer.done:
+                return right, at
+
+    def _choose_one(self, hidden: Floats, answer: Written) -> None:
+        """`_choose` for one answer, without what only several need: the smallest models decode as fast as Python."""
+        if self.grammar is not None and (choices := self._allowed(answer)).rows is not None:
+            scores = choices.scores(hidden[0])
+            index = int(self._pick(scores, [answer])[0])
+            row = scores[0].astype(np.float64)
+            top = row.max()
+            answer.logprob += float(row[index] - top - np.log(np.exp(row - top).sum()))
+            self._take(answer, int(choices.tokens[index]), int(choices.nexts[index]))
+        else:
+            self._choose(hidden, [answer])
+
+    def _guess(self, hidden: Floats, state: int) -> list[int]:
+        """Coordinates from `state` on: the likely tokens behind an older guess, by its hidden states (n, H).
+
+        Where these end, each token is the middle one of those allowed: a digit of about 5.
+        """
+        draft: list[int] = []
+        grammar = self.grammar
+        while grammar is not None and len(draft) < _LONGEST_DRAFT:
+            choices = grammar.choices(state)
+            if choices.rows is None:
+                break
+            best = len(choices.tokens) // 2
+            if len(draft) < len(hidden):
+                best = int(choices.scores(hidden[len(draft) : len(draft) + 1]).argmax())
+            run, state = grammar.forced(int(choices.nexts[best]))
+            if grammar.complete(state):
+                break
+            draft += [int(choices.tokens[best]), *run]
+        return draft
 
     def beam(self, cache: Cache, hidden: Floats, begun: Written) -> list[Written]:
         """The most likely answers, best first; the cache's only row has read the prompt and the opening.
@@ -189,7 +278,7 @@ class Decoder:
         """The grammar's choices, less those from which the answer could not be finished within the budget."""
         assert self.grammar is not None
         choices, left = self.grammar.choices(answer.state), self.budget - len(answer.tokens)
-        if left > self.grammar.farthest:
+        if left > choices.farthest:
             return choices
         near = np.flatnonzero(self.grammar.distance[choices.nexts] < left)
         if len(near) == len(choices.tokens):
@@ -220,18 +309,11 @@ class Decoder:
         return picked
 
     def _read(self, cache: Cache, answers: Sequence[Written]) -> Floats:
-        """Let the decoder read what was written: all of it with one row, with more one token each.
+        """Let the decoder read what was written, one token a row.
 
         GroupQueryAttention refuses several rows with several new positions; rows whose turn it is to choose are few
         steps apart, so nothing is gained by running them one by one.
         """
-        if cache.batch == 1:
-            (answer,) = answers
-            queue, answer.queue = answer.queue, []
-            if len(queue) > 1:
-                return cache.append(self.model.rows(np.array([queue])))
-            cache.step_embeds[0, 0] = self.model.table[queue[0]]
-            return cache.step()
         tokens = np.zeros(cache.batch, np.int64)
         for row, answer in enumerate(answers):
             if answer.queue and not answer.done:
@@ -245,10 +327,16 @@ class Decoder:
             if len(answer.tokens) > answer.told:
                 text = self.model.tokenizer.decode(answer.tokens)
                 if text.endswith(_HALF_A_LETTER) and not answer.done:
+                    self.listener(row, (), "")
                     continue
                 new = tuple(answer.tokens[answer.told :])
                 self.listener(row, new, text[len(answer.told_text) :])
                 answer.told, answer.told_text = len(answer.tokens), text
+
+
+def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def free_logprob(model: Model, head: str, cache: Cache, last: Floats, tokens: Sequence[int]) -> float:
@@ -258,6 +346,6 @@ def free_logprob(model: Model, head: str, cache: Cache, last: Floats, tokens: Se
     runs at every position, which is what decoding under a grammar saves.
     """
     embeds = np.concatenate([last, model.rows(np.array([tokens[:-1]], np.int64))], axis=1)
-    hidden = cache.append(embeds, everywhere=True)
+    hidden = cache.append(embeds, embeds.shape[1])
     logits = model.session(head).run(["logits"], {"hidden_states": hidden})[0][0]
     return float((logits[np.arange(len(tokens)), list(tokens)] - log_totals(logits)).sum())

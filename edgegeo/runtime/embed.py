@@ -16,8 +16,9 @@ from edgegeo.runtime.pictures import ImageTokens
 from edgegeo.runtime.tokens import Piece, checked_ids, fill
 from edgegeo.runtime.trunk import Floats, Ints
 
-_TOKENS_PER_RUN = 1024
-# Throughput is flat from about 256 positions a run; more only takes memory (measured at widths 192 and 576).
+TOKENS_PER_RUN = 1024
+"""Prompt positions in one run of the decoder. Throughput is flat from about 256; more only takes memory (measured at
+widths 192 and 576)."""
 
 
 class Encoder(Protocol):
@@ -114,12 +115,15 @@ class Embedder:
 
         Texts are computed in order of length, so that a batch holds little padding; the result is in their own order.
         """
-        ids = [self._ids(text) for text in texts]
+        return self.tokens([self.ids(text) for text in texts], batch)
+
+    def tokens(self, ids: Sequence[Sequence[int]], batch: int = 32) -> NDArray[np.float32]:
+        """`texts` for texts whose token ids (`ids`) are known already."""
         out = np.empty((len(ids), self.dim), np.float32)
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         while order:
             # The first is the longest, so it sets the width of the batch.
-            count = max(1, min(batch, _TOKENS_PER_RUN // len(ids[order[0]])))
+            count = max(1, min(batch, TOKENS_PER_RUN // len(ids[order[0]])))
             chosen, order = order[:count], order[count:]
             prompts = [fill(self.role.text_prompt, [ids[i]]) for i in chosen]
             out[chosen] = normalized(self._encoder.texts(prompts))
@@ -128,11 +132,12 @@ class Embedder:
     def reads(self, text: str) -> bool:
         """Whether `texts` takes a text: not empty, and not too long for the model."""
         try:
-            return bool(self._ids(text))
+            return bool(self.ids(text))
         except InputError:
             return False
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text; InputError for an empty or too long one."""
         if self.role.lower_case and isinstance(text, str):
             text = text.lower()
         return checked_ids(self.model.tokenizer, text, self.role.max_text_tokens)

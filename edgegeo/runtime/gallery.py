@@ -1,68 +1,37 @@
 """A gallery: geo-tagged tiles embedded once, searched many times through a memory map.
 
 NAME/
-  gallery.json             GalleryInfo: who made it, how many, and the hash of every file
-  vectors.npy              (N, dim) float32 or float16 unit vectors
-  positions.npy            (N, 2) float64 latitude and longitude in degrees
-  ids.bin ids.offsets.npy  ids, UTF-8
-  thumbs.bin thumbs.offsets.npy   thumbnails, JPEG: re-ranking and the web page show them
+  gallery.json       GalleryInfo: who made it, its version, its segments, and the hash of every file
+  segments/          immutable folders of rows (gallery_segment.py)
+  deleted-*.npy      numbers of the deleted rows, ascending int64, where there are any
+  unfinished.json    what a build or an addition has embedded so far (gallery_intake.py)
+  lock               held by the one writer
+A change writes new files beside the old ones and then replaces gallery.json: a reader opens the old version or the new
+one, and keeps what it opened.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegeo.bundle import Bundle, FileEntry, sha256_of
+from edgegeo.bundle import Bundle
 from edgegeo.errors import GalleryError
 from edgegeo.geo import Position
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime.embed import Embedder
+from edgegeo.runtime.gallery_manifest import GalleryInfo, read_info
+from edgegeo.runtime.gallery_rows import Drawn, Origin, Row, Skipped
+from edgegeo.runtime.gallery_segment import ID_FILES, Segment, Stack, check_file
 from edgegeo.runtime.image import Source
-from edgegeo.runtime.packed import Packed
-from edgegeo.runtime.search import exact_search
-from edgegeo.schema import SchemaFault, parse
+from edgegeo.runtime.search import search_parts, take_rows
 
-INFO_NAME = "gallery.json"
-SCHEMA_VERSION = 1
-FILES = {"vectors.npy", "positions.npy", "ids.bin", "ids.offsets.npy", "thumbs.bin", "thumbs.offsets.npy"}
-DTYPES = ("float32", "float16")
+__all__ = ["Drawn", "Gallery", "Hits", "Row", "Skipped"]
 
-
-class Row(NamedTuple):
-    """One tile for a gallery; a plain tuple of the same four does as well."""
-
-    id: str
-    lat: float
-    lon: float
-    image: Source
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A tile that could not be used, and why; kept in gallery.json so that nothing is dropped in silence."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class GalleryInfo:
-    """gallery.json, whole."""
-
-    schema: int
-    bundle: str
-    """Name of the bundle that embedded the tiles."""
-    embedding_id: str
-    count: int
-    dim: int
-    dtype: str
-    skipped: tuple[Skipped, ...]
-    files: dict[str, FileEntry]
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -79,36 +48,43 @@ class Hits:
 
 
 class Gallery:
-    """An opened gallery; reading is safe from several threads."""
+    """One version of a gallery, opened; it stays as it is, and reading is safe from several threads.
 
-    def __init__(self, path: Path, info: GalleryInfo) -> None:
+    Rows are numbered from 0 in the order of the source, additions last, deleted tiles left out: other versions number
+    them otherwise, ids are for good.
+    """
+
+    def __init__(self, path: Path, info: GalleryInfo, segments: Sequence[Segment], deleted: NDArray[np.int64]) -> None:
         self.path = path
         self.info = info
-        self._vectors = _load(path / "vectors.npy", (info.count, info.dim), info.dtype)
-        self._positions = _load(path / "positions.npy", (info.count, 2), "float64")
-        self._ids = Packed(path, "ids", info.count)
-        self._thumbs = Packed(path, "thumbs", info.count)
+        self.stack = Stack(segments)
+        self.deleted = deleted
+        """Rows of the stack that are deleted, ascending."""
+        # The i-th deleted row comes before every row from here on.
+        self._gaps = deleted - np.arange(len(deleted))
+        self._positions: NDArray[np.float64] | None = None
         self._rows: dict[str, int] | None = None
 
     @classmethod
     def build(
         cls,
         path: str | Path,
-        rows: Iterable[Row | tuple[str, float, float, Source] | Skipped],
+        rows: Iterable[Row | tuple[str, float, float, Source | Drawn] | Skipped],
         embedder: Embedder,
         batch: int = 16,
         progress: Progress = silent,
         dtype: str = "float32",
     ) -> "Gallery":
-        """Embed every tile, write the gallery beside `path`, move it there, and read it back.
+        """Embed every tile, write the gallery, and read it back; see `gallery_build.build_gallery` for more choices.
 
-        What stood at `path` survives any failure. Pictures that can't be opened are listed in `.skipped`; a NaN or
-        impossible coordinate, or an id that comes twice, is an InputError naming the row. After the build some tiles
-        are embedded again and must find themselves: GalleryError otherwise.
+        What stood at `path` stays in use until the new gallery is whole, and survives any failure. Pictures that
+        can't be opened or come twice are listed in `.skipped`; a NaN or impossible coordinate, or an id that comes
+        twice, is an InputError naming the row. Some tiles are embedded again and must find themselves: GalleryError
+        otherwise. If the rows are `Tiles` (runtime/sources.py), a build that was interrupted goes on where it stopped.
         """
         from edgegeo.runtime.gallery_build import build_gallery
 
-        return build_gallery(Path(path), rows, embedder, batch, progress, dtype)
+        return build_gallery(path, rows, embedder, batch, progress, dtype).gallery
 
     @classmethod
     def open(
@@ -120,24 +96,43 @@ class Gallery:
     ) -> "Gallery":
         """Read and check a gallery; GalleryError for a missing or damaged one, or one made by another bundle.
 
-        Give the `bundle` (or only its `embedding_id`) that will embed the queries. `check_hashes=False` checks sizes
-        only, for many gigabytes on slow storage.
+        Give the `bundle` (or only its `embedding_id`) that will embed the queries. `check_hashes=False` checks sizes,
+        and the hashes of the ids only, for many gigabytes on slow storage.
         """
-        path = Path(path)
-        info = _read_info(path)
-        wanted = bundle.embedding_id if bundle is not None else embedding_id
-        if wanted is not None and wanted != info.embedding_id:
-            other = f"bundle '{bundle.manifest.name}'" if bundle is not None else "this bundle"
-            raise GalleryError(
-                f"gallery {path} was made with bundle '{info.bundle}', {other} embeds differently; "
-                f"rebuild it with: edgegeo index build --bundle {bundle.path if bundle else 'BUNDLE'} -o {path}"
-            )
-        for name, entry in info.files.items():
-            _check_file(path, name, entry, check_hashes)
-        return cls(path, info)
+
+        def check(info: GalleryInfo) -> None:
+            wanted = bundle.embedding_id if bundle is not None else embedding_id
+            if wanted is not None and wanted != info.embedding_id:
+                other = f"bundle '{bundle.manifest.name}'" if bundle is not None else "this bundle"
+                raise GalleryError(
+                    f"gallery {path} was made with bundle '{info.bundle}', {other} embeds differently; "
+                    f"rebuild it with: edgegeo index build --bundle {bundle.path if bundle else 'BUNDLE'} -o {path}"
+                )
+
+        return _open_newest(Path(path), check, {}, check_hashes)
+
+    def newest(self) -> "Gallery":
+        """The version that stands on disk now: this one if it is, otherwise a new one that shares what is unchanged.
+
+        Only files that this version did not have are checked. GalleryError as from `open`.
+        """
+
+        def check(info: GalleryInfo) -> None:
+            if info.embedding_id != self.info.embedding_id:
+                raise GalleryError(f"gallery {self.path} was built again with another bundle; open it with that one")
+
+        if read_info(self.path) == self.info:
+            return self
+        known = {segment.entry.name: segment for segment in self.stack.segments}
+        return _open_newest(self.path, check, known, True)
 
     def __len__(self) -> int:
         return self.info.count
+
+    @property
+    def version(self) -> int:
+        """One more with every change of the gallery."""
+        return self.info.version
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -145,8 +140,17 @@ class Gallery:
         return self.info.skipped
 
     @property
+    def sources(self) -> tuple[Origin, ...]:
+        """What it was built from, then what was added."""
+        return self.info.sources
+
+    @property
     def positions(self) -> NDArray[np.float64]:
-        """(N, 2) latitude and longitude in degrees, memory-mapped."""
+        """(N, 2) latitude and longitude in degrees; memory-mapped where the gallery is of one piece."""
+        if self._positions is None:
+            parts = [segment.positions for segment in self.stack.segments]
+            whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self._positions = np.delete(whole, self.deleted, axis=0) if len(self.deleted) else whole
         return self._positions
 
     def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
@@ -161,73 +165,84 @@ class Gallery:
             raise GalleryError("the query vector holds NaN or infinite numbers; embed the query again")
         if k < 1:
             raise GalleryError(f"k must be at least 1, not {k}")
-        rows, scores = exact_search(self._vectors, queries, k)
+        stored, scores = search_parts(self.stack.vectors, queries, k, self.deleted)
+        positions = take_rows([segment.positions for segment in self.stack.segments], stored.ravel())
+        rows = stored - np.searchsorted(self.deleted, stored)
         ids = tuple(tuple(self.id(int(row)) for row in line) for line in rows)
-        return Hits(rows, ids, np.asarray(self._positions[rows], np.float64), scores)
+        return Hits(rows, ids, np.asarray(positions, np.float64).reshape(*rows.shape, 2), scores)
 
     def id(self, row: int) -> str:
         """Id of a row."""
-        return self._ids[row].decode()
+        segment, at = self._at(row)
+        return segment.ids[at].decode()
 
     def row(self, id: str) -> int | None:
         """Row of an id; None for an unknown one."""
         if self._rows is None:
-            self._rows = {self.id(row): row for row in range(len(self))}
+            gone = set(self.deleted.tolist())
+            stored = (id for segment in self.stack.segments for id in segment.ids.all())
+            kept = (id.decode() for row, id in enumerate(stored) if row not in gone)
+            self._rows = {id: row for row, id in enumerate(kept)}
         return self._rows.get(id)
 
     def position(self, row: int) -> Position:
         """Where the tile of a row is."""
-        return Position(float(self._positions[row, 0]), float(self._positions[row, 1]))
+        segment, at = self._at(row)
+        return Position(float(segment.positions[at, 0]), float(segment.positions[at, 1]))
 
     def vector(self, row: int) -> NDArray[Any]:
         """The stored unit vector (dim,) of a row."""
-        return np.asarray(self._vectors[row])
+        segment, at = self._at(row)
+        return np.asarray(segment.vectors[at])
 
     def thumbnail(self, row: int) -> bytes:
         """The tile's thumbnail, a JPEG file."""
-        return self._thumbs[row]
+        segment, at = self._at(row)
+        return segment.thumbs[at]
+
+    def stored(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the stack, deleted ones counted, for rows of the gallery."""
+        return rows + np.searchsorted(self._gaps, rows, side="right")
+
+    def _at(self, row: int) -> tuple[Segment, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return self.stack.at(int(self.stored(np.array(row, np.int64))) if len(self.deleted) else row)
 
 
-def _read_info(path: Path) -> GalleryInfo:
-    if not path.is_dir():
-        raise GalleryError(f"no gallery at {path}; build one with: edgegeo index build -o {path}")
-    file = path / INFO_NAME
-    try:
-        data: Any = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise GalleryError(f"{path} has no {INFO_NAME}: it is not a gallery; build one elsewhere") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise GalleryError(f"{file} can't be read ({error}); build the gallery again") from None
-    version = data.get("schema") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise GalleryError(
-            f"{path} has gallery version {version!r:.20}, this edgegeo reads version {SCHEMA_VERSION}; build it again"
-        )
-    try:
-        info = parse(GalleryInfo, data, INFO_NAME)
-    except SchemaFault as fault:
-        raise GalleryError(f"{file} is damaged ({fault}); build the gallery again") from None
-    if set(info.files) != FILES or info.dtype not in DTYPES or info.count < 1 or info.dim < 1:
-        raise GalleryError(f"{file} is damaged (it lists other files or an unknown form); build the gallery again")
-    return info
+def open_version(path: Path, info: GalleryInfo, known: dict[str, Segment], check_hashes: bool = True) -> Gallery:
+    """The gallery that `info` describes; segments in `known` are taken over unchecked."""
+    hashed = None if check_hashes else ID_FILES
+    segments = [
+        known.get(entry.name) or Segment.open(path, entry, info.dim, info.dtype, hashed) for entry in info.segments
+    ]
+    deleted = np.empty(0, np.int64)
+    if info.deleted is not None:
+        file = path / info.deleted.name
+        check_file(file, info.deleted.file)
+        try:
+            deleted = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise GalleryError(f"{file} can't be read ({error}); build the gallery again") from None
+        if deleted.shape != (info.deleted.rows,) or deleted.dtype != np.int64 or bool((np.diff(deleted) < 1).any()):
+            raise GalleryError(f"{file} is damaged (its rows don't fit); build the gallery again")
+        if len(deleted) and not 0 <= deleted[0] <= deleted[-1] < info.stored:
+            raise GalleryError(f"{file} is damaged (its rows don't fit); build the gallery again")
+    return Gallery(path, info, segments, deleted)
 
 
-def _check_file(root: Path, name: str, entry: FileEntry, check_hash: bool) -> None:
-    file = root / name
-    if not file.is_file() or file.is_symlink():
-        raise GalleryError(f"{file} is missing; build the gallery again")
-    size = file.stat().st_size
-    if size != entry.bytes:
-        raise GalleryError(f"{file} has {size} bytes instead of {entry.bytes}: it was cut off; build the gallery again")
-    if check_hash and sha256_of(file) != entry.sha256:
-        raise GalleryError(f"{file} differs from its recorded hash: it was damaged; build the gallery again")
-
-
-def _load(file: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise GalleryError(f"{file} can't be read ({error}); build the gallery again") from None
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise GalleryError(f"{file} holds {array.dtype} {array.shape} instead of {dtype} {shape}; build it again")
-    return np.asarray(array)
+def _open_newest(
+    path: Path, check: Callable[[GalleryInfo], None], known: dict[str, Segment], check_hashes: bool
+) -> Gallery:
+    """`open_version` of what stands there; again where a writer replaced it, and removed its files, meanwhile."""
+    info = read_info(path)
+    for _ in range(_ATTEMPTS):
+        check(info)
+        try:
+            return open_version(path, info, known, check_hashes)
+        except GalleryError:
+            newer = read_info(path)
+            if newer == info:
+                raise
+            info = newer
+    raise GalleryError(f"gallery {path} is being changed faster than it can be opened; try again in a moment")

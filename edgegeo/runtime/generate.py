@@ -43,6 +43,10 @@ class Generated:
     """Log-probability of the same tokens with all tokens allowed; None if `Decoding.free_logprob` did not ask."""
     phrasing: int = 0
     """Which wording of the question was asked: 0 is the prompt, n the n-th of the bundle's other phrasings."""
+    prompt_tokens: int = 0
+    """Positions that were read before the answer, image tokens included."""
+    cut: bool = False
+    """Whether the text ends because it reached its limit."""
 
 
 class Generator:
@@ -102,7 +106,7 @@ class Generator:
         pieces = [fill(prompt) for prompt in prompts[:count]]
         shared = _shared(pieces)
         out: dict[int, Generated] = {}
-        reader = _Reader(self, decoding, [picture], pieces, shared)
+        reader = _Reader(self, decoding, [picture], pieces, shared, count == 1)
         for phrasing in range(len(pieces)):
             numbers = list(range(phrasing, count, len(pieces)))
             decoder = reader.decoder
@@ -110,7 +114,8 @@ class Generator:
             cache, hidden = reader.read(phrasing)
             rows = [decoder.begin(number) for number in numbers]
             rows[0].greedy = phrasing == 0
-            mark = cache.mark()
+            rows[0].draft = reader.draft
+            mark = cache.mark().before(len(reader.draft))
             if len(rows) > 1:
                 decoder.write(cache.expand(len(rows)), np.repeat(hidden, len(rows), axis=0), rows)
             else:
@@ -140,11 +145,12 @@ class Generator:
     def _together(
         self, features: Sequence[ImageTokens], decoding: Decoding, listener: Listener | None
     ) -> list[Generated]:
-        reader = _Reader(self, decoding, features, [fill(self.role.prompt)], 0)
+        reader = _Reader(self, decoding, features, [fill(self.role.prompt)], 0, len(features) == 1)
         cache, hidden = reader.read(0)
         reader.decoder.listener = listener
         rows = [reader.decoder.begin(row) for row in range(len(features))]
-        mark = cache.mark()
+        rows[0].draft = reader.draft
+        mark = cache.mark().before(len(reader.draft))
         reader.decoder.write(cache, hidden, rows)
         cache.rewind(mark)
         return [self._result(row, reader, cache) for row in rows]
@@ -162,7 +168,10 @@ class Generator:
         free = None
         if reader.decoder.settings.free_logprob and row.tokens:
             free = reader.free_logprob(cache, row.tokens)
-        return Generated(text, parse_answer(text), row.logprob, tuple(row.tokens), free)
+        cut = reader.decoder.grammar is None and len(row.tokens) >= reader.decoder.budget
+        return Generated(
+            text, parse_answer(text), row.logprob, tuple(row.tokens), free, prompt_tokens=reader.used, cut=cut
+        )
 
 
 class _Reader:
@@ -170,7 +179,7 @@ class _Reader:
 
     def __init__(
         self, generator: Generator, decoding: Decoding, features: Sequence[ImageTokens],
-        prompts: Sequence[list[Piece]], shared: int,
+        prompts: Sequence[list[Piece]], shared: int, single: bool = False,
     ) -> None:  # fmt: skip
         model, role = generator.model, generator.role
         self.model = model
@@ -181,8 +190,11 @@ class _Reader:
         image = max(positions_of(one.layout) for one in features)
         used = max(sum(image if isinstance(p, int) else len(p) for p in pieces) for pieces in prompts)
         budget = _budget(generator, decoding, grammar, used)
+        self.used = used
         self.decoder = Decoder(model, role.head, role.stop_ids, grammar, decoding, budget)
         self._opening = self.decoder.opening()
+        self.draft = self.decoder.draft(budget - len(self._opening)) if single else []
+        """Tokens read behind the opening that may prove right."""
         trunk = model.trunk(role.trunk)
         trunk.check_length(used + 1)
         self._cache = trunk.cache(len(features), min(used + budget, model.bundle.decoder.max_positions))
@@ -196,11 +208,13 @@ class _Reader:
         """The cache behind a prompt and the opening, and the hidden states (B, 1, H) of the last position."""
         self._cache.rewind(self._fork)
         pieces = self._prompts[prompt][self._shared :]
-        opening = [np.array(self._opening, np.int64)] if self._opening else []
-        fed = self._assemble([*pieces, *opening])
+        behind = [*self._opening, *self.draft]
+        fed = self._assemble([*pieces, *([np.array(behind, np.int64)] if behind else [])])
         # The last position of the prompt itself, whose hidden state says how likely the opening is.
-        self._last = fed.embeds[:, fed.embeds.shape[1] - len(self._opening) - 1 :][:, :1]
-        return self._cache, self._cache.extend(fed, fed.lengths[:, None] - 1)
+        length = fed.embeds.shape[1]
+        self._last = fed.embeds[:, length - len(behind) - 1 :][:, :1]
+        asked = np.arange(length - len(self.draft) - 1, length)
+        return self._cache, self._cache.extend(fed, np.tile(asked, (len(self._features), 1)))
 
     def free_logprob(self, cache: Cache, tokens: Sequence[int]) -> float:
         """Log-probability of an answer without a grammar; the cache stands behind prompt and opening, and stays so."""

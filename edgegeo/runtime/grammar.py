@@ -34,6 +34,8 @@ class Choices:
     rows: Floats | None
     """(n, H) float32 rows of the head; None where nearly everything is allowed and the whole head has to run."""
     bias: Floats | None
+    farthest: int = 0
+    """Most tokens from any of `nexts` to a complete answer."""
 
     def scores(self, hidden: Floats) -> Floats:
         """Logits (B, n) of hidden states (B, H), from the rows."""
@@ -64,8 +66,6 @@ class Grammar:
         self._narrow: dict[int, Choices] = {}
         self._wide: dict[int, Choices] = {}
         self._lock = threading.Lock()
-        self.farthest = int(self.distance.max(initial=0))
-        """The largest of `distance`."""
 
     @classmethod
     def open(cls, bundle: Bundle) -> "Grammar | None":
@@ -107,8 +107,11 @@ class Grammar:
     def _listed(self, tokens: Ints, nexts: Ints) -> Choices:
         rows = [self._row_of.get(token, -1) for token in tokens.tolist()]
         if min(rows, default=-1) < 0:
-            return Choices(tokens, nexts, None, None)
-        return Choices(tokens, nexts, self._rows[rows], self._bias[rows] if len(self._bias) else None)
+            return self._made(tokens, nexts)
+        return self._made(tokens, nexts, self._rows[rows], self._bias[rows] if len(self._bias) else None)
+
+    def _made(self, tokens: Ints, nexts: Ints, rows: Floats | None = None, bias: Floats | None = None) -> Choices:
+        return Choices(tokens, nexts, rows, bias, int(self.distance[nexts].max(initial=0)))
 
     def _free(self, state: int, tokens: Ints, nexts: Ints) -> Choices:
         """Nearly everything: a dense row, changed by the state's own list."""
@@ -119,7 +122,7 @@ class Grammar:
         targets = np.where(steps == _DEAD, -1, steps + self._home[state])
         targets[tokens] = nexts
         allowed = np.flatnonzero(targets >= 0)
-        made = Choices(allowed, targets[allowed], None, None)
+        made = self._made(allowed, targets[allowed])
         with self._lock:
             self._wide[state] = made
             while len(self._wide) > _WIDE_KEPT:

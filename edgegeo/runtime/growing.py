@@ -46,10 +46,10 @@ class GrowingCache:
             feeds["image_blocks"] = np.zeros((self.batch, 1), np.int64)
         return self._run(feeds, 1)
 
-    def append(self, embeds: Floats, everywhere: bool = False) -> Floats:
-        """Append S text positions to the only row; the last hidden state (1, 1, H), or all of them (1, S, H)."""
+    def append(self, embeds: Floats, asked: int = 1) -> Floats:
+        """Append S text positions to the only row; the hidden states of the last ones (1, asked, H)."""
         fed = continuation(embeds, self._spec)
-        return self.extend(fed, np.arange(embeds.shape[1])[None] if everywhere else fed.lengths[:, None] - 1)
+        return self.extend(fed, np.arange(embeds.shape[1] - asked, embeds.shape[1])[None])
 
     def expand(self, batch: int) -> "GrowingCache":
         """A new cache of `batch` rows that all say what this one's only row says."""

@@ -1,26 +1,39 @@
 """Pictures in: opened behind limits, upright, RGB."""
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from edgegeo.errors import ImageError
+from edgegeo.runtime.image_header import HeaderFault, read_header
 
 Source = str | Path | bytes | Image.Image
 """What a picture can come from: a path, the bytes of a file, or an opened Pillow image."""
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 # What Pillow's decoders raise on damaged input, beyond OSError.
 _DECODER_FAULTS = (
-    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error, zlib.error,
-    UserWarning,  # where the caller made warnings errors
+    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, RuntimeError, AttributeError,
+    AssertionError, struct.error, zlib.error, Image.DecompressionBombError,
+    Warning,  # where the caller made warnings errors
 )  # fmt: skip
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Measured at 50 megapixels: WebP keeps two canvases beside the picture, progressive JPEG its coefficients.
+_BYTES_A_PIXEL = {"JPEG": 13, "PNG": 9, "WEBP": 17}
+_METADATA = ("exif", "xmp", "icc_profile")
+_STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,31 +57,42 @@ def open_image(src: Source, limits: ImageLimits | None = None) -> Image.Image:
     """
     limits = limits or ImageLimits()
     if isinstance(src, Image.Image):
-        _check_shape(src, "the picture", limits)
+        _check_shape(src.size, "the picture", limits)
         return to_rgb(_upright(src))
     data, name = _read(src, limits)
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns of bombs below its own limit; ours is lower and an error.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise ImageError(f"{name} is not a JPEG, PNG or WebP picture; convert it to one of them") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(
-            f"{name} declares more than {limits.max_pixels:,} pixels; scale it down before sending it"
-        ) from None
-    except _DECODER_FAULTS as error:
-        raise ImageError(f"{name} is damaged or cut off ({_short(error)}); copy or save it again") from None
-    _check_shape(image, name, limits)
-    # Phones write JPEGs with a preview behind the picture ("MPO"): several frames, but a still picture.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+        header = read_header(data)
+    except HeaderFault as fault:
+        raise _damaged(name, fault) from None
+    if header is None:
+        raise ImageError(f"{name} is not a JPEG, PNG or WebP picture; convert it to one of them")
+    _check_shape((header.width, header.height), name, limits)
+    if header.frames > 1:
         raise ImageError(f"{name} is animated; send a single frame of it")
     try:
+        image = Image.open(BytesIO(header.pixels), formats=(header.format,))
+        # The decoder reads sizes of its own; it must not find more than was checked.
+        _check_shape(image.size, name, limits)
         image.load()
-        return to_rgb(_upright(image))
+        for key in _METADATA:
+            image.info.pop(key, None)  # read already; an upright picture is not turned twice
+        turn = _TURNS.get(header.orientation)
+        return to_rgb(image if turn is None else image.transpose(turn))
     except _DECODER_FAULTS as error:
-        raise ImageError(f"{name} is damaged or cut off ({_short(error)}); copy or save it again") from None
+        raise _damaged(name, error) from None
+
+
+def decoding_bytes(data: bytes, limits: ImageLimits | None = None) -> int:
+    """Most memory that `open_image` takes for these bytes beside themselves; 0 where it refuses them unopened."""
+    limits = limits or ImageLimits()
+    try:
+        header = read_header(data)
+        if header is None:
+            return 0
+        _check_shape((header.width, header.height), "", limits)
+    except (HeaderFault, ImageError):
+        return 0
+    return header.width * header.height * _BYTES_A_PIXEL[header.format]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -76,10 +100,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and image.info.get("transparency") is None:
         return image
     if "A" in image.getbands() or image.info.get("transparency") is not None:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """In strips: whole layers would take four times the picture's memory."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    laid = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        layer = image.crop((0, top, width, min(top + rows, height))).convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        laid.paste(Image.alpha_composite(white, layer).convert("RGB"), (0, top))
+    return laid
 
 
 def _read(src: Any, limits: ImageLimits) -> tuple[bytes, str]:
@@ -109,8 +143,8 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> str:
     return f"{name} has {size:,} bytes, more than the allowed {limits.max_bytes:,}; scale it down or compress it"
 
 
-def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
-    width, height = image.size
+def _check_shape(size: tuple[int, int], name: str, limits: ImageLimits) -> None:
+    width, height = size
     if width * height > limits.max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the allowed {limits.max_pixels:,}; scale it down"
@@ -132,6 +166,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image) if turned else image
     except _DECODER_FAULTS:
         return image  # metadata that can't be read gives no orientation
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    return ImageError(f"{name} is damaged or cut off ({_short(error)}); copy or save it again")
 
 
 def _short(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Many small byte strings in one file, with their offsets in another: ids and thumbnails of a gallery."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -10,7 +11,7 @@ from edgegeo.errors import GalleryError
 
 
 class PackedWriter:
-    """Appends items to NAME.bin; `close` writes the offsets (count + 1,) int64 to NAME.offsets.npy."""
+    """Appends items to NAME.bin; leaving the context writes the offsets (count + 1,) int64 to NAME.offsets.npy."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._stream = (folder / f"{name}.bin").open("wb")
@@ -57,3 +58,8 @@ class Packed:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes()
+
+    def all(self) -> list[bytes]:
+        """Every item, in one pass."""
+        whole, offsets = self._bytes.tobytes(), self._offsets.tolist()
+        return [whole[start:end] for start, end in pairwise(offsets)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgegeo.bundle import Bundle, RerankRole
+from edgegeo.bundle import Bundle, RerankRole, Segment
 from edgegeo.errors import BundleError
 from edgegeo.runtime.image import Source
 from edgegeo.runtime.model import Model, load_array
@@ -111,6 +111,32 @@ class Reranker:
         for row, suffix in enumerate(suffixes):
             cache.rewind(start)
             hidden[row] = cache.extend(suffix, suffix.lengths[None] - 1)[0, 0]
+        return self._margins(hidden)
+
+    def text_margins(self, query: str | ImageTokens, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Margins (N,) of candidates that are texts; InputError for one that is empty or too long.
+
+        A picture that asks is read behind each text: the pair that was trained, turned round. A text that asks is read
+        before the text, in the picture's place, which no training showed. On 60 places of the planet, one right text
+        in ten, AUC 0.963 (photo), 0.996 (tile) and 0.990 (text); a text behind a picture reaches 0.846 and 0.949.
+        """
+        if not isinstance(query, str):
+            pairs = [self.query(text)[0] for text in texts]
+            return np.array([self.features(pieces, [], [query])[0] for pieces in pairs], np.float64)
+        prompt = [Segment(text=1) if segment.image == 0 else segment for segment in self.role.text_prompt]
+        fixed = sum(len(segment.ids or ()) for segment in prompt)
+        room = self.model.bundle.decoder.max_positions - fixed
+        asked = checked_ids(self.model.tokenizer, query, room)
+        pairs = [fill(prompt, [asked, checked_ids(self.model.tokenizer, text, room - len(asked))]) for text in texts]
+        trunk = self.model.trunk(self.role.trunk)
+        hidden = np.empty((len(pairs), self._rows.shape[1]), np.float32)
+        for row, pieces in enumerate(pairs):
+            fed = self.model.assemble([pieces])
+            hidden[row] = trunk.hidden(fed, fed.lengths[:, None] - 1)[0, 0]
+        return self._margins(hidden)
+
+    def _margins(self, hidden: Floats) -> NDArray[np.float64]:
+        """log p(yes) - log p(no) (N,) from hidden states (N, H) of the last position."""
         logits = hidden @ self._rows.T + self._bias
         yes = len(self.role.yes_ids)
         return logsumexp(logits[:, :yes]) - logsumexp(logits[:, yes:])

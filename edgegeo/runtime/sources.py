@@ -1,18 +1,19 @@
 """Where a gallery's tiles come from: the demonstration planet, a folder of geo-tagged photos, or a CSV list.
 
 Each source yields a Row for every usable tile and a Skipped for every one that is not, so that the end of the build can
-name them.
+name them; it can be read again, so that an interrupted build can be finished.
 """
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgegeo.errors import InputError
 from edgegeo.exif import read_gps
 from edgegeo.geo import check_position
-from edgegeo.runtime.gallery import Row, Skipped
+from edgegeo.runtime.gallery_rows import Drawn, Origin, Row, Skipped, Tiles
 
 if TYPE_CHECKING:
     from edgegeo.planet import Planet
@@ -23,23 +24,49 @@ COLUMNS = ("path", "lat", "lon")
 
 def planet_places(
     planet: "Planet", split: str = "test", n: int = 1000, seed: int = 0, view: str = "satellite", size: int = 256
-) -> Iterator[Row]:
-    """Rendered views ("satellite" or "ground") of the first n places of a split, ids "test-00000" onwards."""
+) -> Tiles:
+    """Views ("satellite" or "ground") of the first n places of a split, ids "test-00000" onwards, drawn when needed."""
     if view not in ("satellite", "ground"):
         raise InputError(f"a planet is seen as satellite or ground, not {view!r}")
-    for number, place in enumerate(planet.places(split, n, seed)):
-        seen = planet.satellite if view == "satellite" else planet.ground
-        yield Row(f"{split}-{number:05d}", place.lat, place.lon, seen(place.lat, place.lon, size=size))
+    origin = Origin("planet", seed=planet.seed, split=split, view=view)
+    return Tiles(origin, partial(_views, planet, split, n, seed, view, size), n)
 
 
-def photo_folder(folder: str | Path) -> Iterator[Row | Skipped]:
+def photo_folder(folder: str | Path) -> Tiles:
     """Every JPEG, PNG and WebP under a folder by its EXIF GPS position, in order of name; ids are relative paths."""
-    from PIL import Image
-
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"no folder at {root}; check the path")
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return Tiles(Origin("folder", str(root.absolute())), partial(_photos, root, paths), len(paths))
+
+
+def csv_list(file: str | Path) -> Tiles:
+    """Columns path, lat, lon and optionally id (by default the path); paths are relative to the list's folder.
+
+    A missing picture is Skipped; coordinates that are no place, or a malformed list, are an InputError naming the line.
+    """
+    path = Path(file)
+    try:
+        with path.open("rb") as stream:
+            total = sum(1 for _ in stream) - 1
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error}); check the path") from None
+    return Tiles(Origin("csv", str(path.absolute())), partial(_listing, path), max(0, total))
+
+
+def _views(planet: "Planet", split: str, n: int, seed: int, view: str, size: int) -> Iterator[Row]:
+    seen = planet.satellite if view == "satellite" else planet.ground
+    for number, place in enumerate(planet.places(split, n, seed)):
+        mark = f"planet {planet.seed} {view} {size} {place.lat!r} {place.lon!r}"
+        picture = Drawn(mark, partial(seen, place.lat, place.lon, size=size))
+        yield Row(f"{split}-{number:05d}", place.lat, place.lon, picture)
+
+
+def _photos(root: Path, paths: list[Path]) -> Iterator[Row | Skipped]:
+    from PIL import Image
+
+    for path in paths:
         name = path.relative_to(root).as_posix()
         try:
             with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
@@ -53,12 +80,7 @@ def photo_folder(folder: str | Path) -> Iterator[Row | Skipped]:
             yield Row(name, position.lat, position.lon, path)
 
 
-def csv_list(file: str | Path) -> Iterator[Row | Skipped]:
-    """Columns path, lat, lon and optionally id (by default the path); paths are relative to the list's folder.
-
-    A missing picture is Skipped; coordinates that are no place, or a malformed list, are an InputError naming the line.
-    """
-    path = Path(file)
+def _listing(path: Path) -> Iterator[Row | Skipped]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)

@@ -107,8 +107,13 @@ def verify_bundle(bundle: str | Path | Bundle, threads: int | None = None, provi
     CPU without harm, so tokens pass when at least half of them agree; embeddings, pixels and margins are held tightly.
     """
     opened = open_bundle(bundle.path if isinstance(bundle, Bundle) else bundle)
+    return verify_model(Model(opened, threads, provider))
+
+
+def verify_model(model: Model) -> VerifyReport:
+    """`verify_bundle` of a bundle that was hashed when it was opened, on the sessions that will serve it."""
+    opened = model.bundle
     golden = _read_golden(opened)
-    model = Model(opened, threads, provider)
     try:
         again = golden_outputs(model, golden["image"], [str(text) for text in golden["texts"]])
     except BundleError:

@@ -1,5 +1,6 @@
 """The app: routes, layers and the life of one server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -9,15 +10,16 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 import edgegeo
-from edgegeo.server import faults, models_api, places_api, state_api
+from edgegeo.server import chat_api, faults, gallery_api, models_api, places_api, state_api
 from edgegeo.server.context import Context
 from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
-from edgegeo.server.guard import Gate, KeyCheck, Porch
-from edgegeo.server.inputs import Decoder
-from edgegeo.server.metrics import Loaded, Metrics
+from edgegeo.server.fleet import Fleet
+from edgegeo.server.guard import Gate, HostCheck, KeyCheck, Porch
+from edgegeo.server.life import Door, Life
+from edgegeo.server.limits import Admission
+from edgegeo.server.metrics import Metrics
 from edgegeo.server.settings import ServerSettings
-from edgegeo.server.worker import Admission
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -27,21 +29,29 @@ Pictures are sent as data URIs or uploads; the server never fetches a URL. Error
 `{"error": {"message", "type", "param", "code"}}`, and `code` is stable."""
 
 
-def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], None] | None = None) -> FastAPI:
-    """An ASGI app over an opened engine. `on_start` is called once the model is warm."""
-    admission = Admission(settings.queue_size)
+def create_app(
+    engine: Engine, settings: ServerSettings, on_start: Callable[[], None] | None = None, early: bool = False
+) -> FastAPI:
+    """An ASGI app; `engine` is the first bundle of the settings, opened. `on_start` is called once it is warm.
+
+    `early`: answer while the model warms up, with 503 where the model is needed; `Life.failure` then tells how it went.
+    """
+    admission = Admission(settings.queue_size, settings.per_client)
     metrics = Metrics(lambda: admission.in_hand)
-    context = Context(engine, settings, metrics, admission, Decoder(engine.image_spec))
+    life = Life(metrics)
+    context = Context(Fleet(engine, settings, metrics), settings, metrics, admission, life)
     app = FastAPI(
         title="edgegeo",
         version=edgegeo.__version__,
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(context, on_start),
+        lifespan=_lifespan(context, on_start, early),
         middleware=[
             Middleware(Porch, metrics=metrics),
-            Middleware(KeyCheck, key=settings.api_key, metrics=metrics),
+            Middleware(Door, life=life, metrics=metrics),
+            Middleware(HostCheck, names=(settings.host, *settings.allowed_hosts), metrics=metrics),
+            Middleware(KeyCheck, key=settings.api_key, admin_key=settings.admin_key, metrics=metrics),
             Middleware(
                 Gate,
                 admission=admission,
@@ -55,7 +65,9 @@ def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], 
     faults.install(app)
     for routes in (
         models_api.router(context),
+        chat_api.router(context),
         places_api.router(context),
+        gallery_api.router(context),
         state_api.health_router(context),
         state_api.demo_router(context),
         state_api.page_router(),
@@ -65,22 +77,28 @@ def create_app(engine: Engine, settings: ServerSettings, on_start: Callable[[], 
     return app
 
 
-def _lifespan(context: Context, on_start: Callable[[], None] | None) -> Lifespan:
+def _lifespan(context: Context, on_start: Callable[[], None] | None, early: bool) -> Lifespan:
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        engine, metrics = context.engine, context.metrics
-        await context.timed("warm_up", engine.warm_up)
-        seed = await run_sync(engine.planet_seed)
-        context.demo = None if seed is None else Demo(seed)
-        precision = "+".join(sorted(set(engine.precision.values())))
-        tiles = 0 if engine.gallery is None else len(engine.gallery)
-        served = Loaded(engine.name, precision, ",".join(engine.providers), engine.fingerprint, tiles=tiles)
-        metrics.watch_bundles(lambda: [served])
-        context.ready = True
-        if on_start is not None:
-            on_start()
+        starting = asyncio.create_task(_start(context, on_start))
+        if early:
+            starting.add_done_callback(context.life.started)
+        else:
+            await starting
         yield
-        context.ready = False
-        context.model.close()
+        context.life.drain()
+        starting.cancel()
+        await context.fleet.close()
 
     return live
+
+
+async def _start(context: Context, on_start: Callable[[], None] | None) -> None:
+    """Warm up, and open."""
+    await context.fleet.start()
+    async with context.fleet.use() as serving:
+        seed = await run_sync(serving.engine.planet_seed)
+    context.demo = None if seed is None else Demo(seed)
+    context.life.warm = True
+    if on_start is not None:
+        on_start()

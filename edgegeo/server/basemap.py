@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Which sides (0 north, 1 east, 2 south, 3 west) a contour enters and leaves a cell by, with the higher ground on its
-# left, for each set of corners above the level: bits 1, 2, 4, 8 are north-west, north-east, south-east, south-west.
+# right, for each set of corners above the level: bits 1, 2, 4, 8 are north-west, north-east, south-east, south-west.
 Turns = dict[int, tuple[tuple[int, int], ...]]
 _TURNS: Turns = {
     1: ((0, 3),), 2: ((1, 0),), 3: ((1, 3),), 4: ((2, 1),), 6: ((2, 0),), 7: ((2, 3),),
@@ -72,7 +72,7 @@ def closed_over_pole(ring: Floats, north: bool) -> Floats:
 
 
 def contours(height: Floats) -> list[Floats]:
-    """Rings (N, 2) of longitude and latitude where a table over the whole planet crosses 0, land on their left.
+    """Rings (N, 2) of longitude and latitude where a table over the whole planet crosses 0, land on their right.
 
     `height` is (rows, columns): rows from pole to pole, columns around from 180 W. Marching squares with linear
     interpolation, which is where the bilinear surface crosses the table's lines.
@@ -87,8 +87,8 @@ def contours(height: Floats) -> list[Floats]:
             walk.append(at)
             at = following.pop(at)
         ring = unwrapped(places[[*walk, start]])
-        # Eastward with the land on the left: the land is in the north.
-        rings.append(closed_over_pole(ring, north=bool(ring[-1, 0] > ring[0, 0])))
+        # Eastward with the land on the right: the land is in the south.
+        rings.append(closed_over_pole(ring, north=bool(ring[-1, 0] < ring[0, 0])))
     return rings
 
 

@@ -1,31 +1,30 @@
-"""What every route needs: the engine, the model thread, the decoder, the metrics."""
+"""What every route needs: the bundles, the settings, the metrics."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from edgegeo.server.demo import Demo
-from edgegeo.server.engine import Engine
-from edgegeo.server.inputs import Decoder
+from edgegeo.server.fleet import Fleet
+from edgegeo.server.life import Life
+from edgegeo.server.limits import Admission
 from edgegeo.server.metrics import Metrics
 from edgegeo.server.schemas import ErrorAnswer
 from edgegeo.server.settings import ServerSettings
-from edgegeo.server.worker import Admission, ModelThread
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer, "description": text}
     for code, text in {
         400: "the body is not JSON",
         401: "the API key is missing or wrong",
-        404: "no such tile, or a role that this bundle does not offer",
+        403: "sent by another site's page, or a change without the administrator's key",
+        404: "no such tile or model, or a role that this bundle does not offer",
+        408: "the body came too slowly",
         413: "the request is too large",
         415: "not an image, or not JSON or a form",
+        421: "the Host header names another server",
         422: "an input that can't be used; `param` says which",
         429: "the queue is full; Retry-After says when to come back",
+        431: "too many header fields",
         500: "internal error",
         503: "not ready, or out of memory",
         504: "the deadline has passed",
@@ -38,24 +37,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 class Context:
     """Made once an app."""
 
-    engine: Engine
+    fleet: Fleet
     settings: ServerSettings
     metrics: Metrics
     admission: Admission
-    decoder: Decoder
-    model: ModelThread = field(default_factory=ModelThread)
+    life: Life
     demo: Demo | None = None
-    ready: bool = False
-    """Set after the warm-up."""
-
-    async def timed(self, stage: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
-        """Run a job on the model thread; its result and its milliseconds there, recorded under `stage`."""
-
-        def measured() -> tuple[T, float]:
-            begun = time.perf_counter()
-            result = job(*args, **kwargs)
-            return result, (time.perf_counter() - begun) * 1000.0
-
-        result, spent = await self.model.run(measured)
-        self.metrics.stages({stage: spent})
-        return result, spent

@@ -4,7 +4,7 @@ import io
 import threading
 from functools import lru_cache
 
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from edgegeo.planet import Place, Planet
 from edgegeo.server.basemap import planet_basemap
@@ -64,7 +64,8 @@ class Demo:
         return tuple(chosen)
 
     def _render_map(self) -> bytes:
-        return encode(self.planet.overview(MAP_WIDTH), "PNG")
+        # A tint for the page to draw its own sharp coasts and borders over, so that the table's steps may be blurred.
+        return encode(self.planet.overview(MAP_WIDTH, borders=False).filter(ImageFilter.GaussianBlur(1.5)), "PNG")
 
     def _trace(self) -> str:
         return planet_basemap(self.planet)

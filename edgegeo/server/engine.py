@@ -1,22 +1,41 @@
 """The one place where the server touches the runtime: a bundle and a gallery, opened and ready to answer."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from edgegeo.planet import DEFAULT_SEED, Planet
-from edgegeo.runtime import Answer, Locator, Model, Picture
+from edgegeo.bundle import Manifest
+from edgegeo.errors import BundleError
+from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hits, Locator, Model, Picture
+from edgegeo.runtime.decoding import Listener
+from edgegeo.runtime.generate import SAMPLING
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.tokens import fill
+from edgegeo.runtime.verify import verify_model
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Floats
 from edgegeo.server.settings import ServerSettings
 
 _ROLES = {"embed": "embedding", "rerank": "re-ranking", "generate": "generation"}
-_PLANET_ID = re.compile(r"(train|validation|test)-0+")
-_PROOF = 8
+_NO_MEMORY = re.compile(r"bad_alloc|fail\w* to allocate|out of memory|alloc_failed", re.IGNORECASE)
+
+
+def offered(manifest: Manifest) -> list[str]:
+    """The roles that a bundle offers."""
+    return [role for role in _ROLES if getattr(manifest.roles, role) is not None]
+
+
+def known(error: Exception) -> Exception:
+    """The error itself, or a MemoryError where it is onnxruntime's way to say that there is none left."""
+    foreign = type(error).__module__.startswith("onnxruntime") or isinstance(error, BundleError)
+    if foreign and _NO_MEMORY.search(str(error)):
+        short = MemoryError(str(error))
+        short.__cause__ = error
+        return short
+    return error
 
 
 class Engine:
@@ -31,13 +50,45 @@ class Engine:
         self.fingerprint = bundle.fingerprint
         self.image_spec = bundle.manifest.image
         self.precision = {name: part.precision for name, part in bundle.manifest.components.items()}
-        self.roles = [role for role in _ROLES if getattr(bundle.manifest.roles, role) is not None]
+        self.bytes = bundle.bytes
+        self.roles = offered(bundle.manifest)
+        self.embedding_id = bundle.embedding_id if "embed" in self.roles else ""
 
     @classmethod
     def open(cls, settings: ServerSettings) -> "Engine":
-        """Open what the settings name. Raises BundleError, GalleryError, DeviceError."""
-        model = Model.open(settings.bundles[0], settings.threads, settings.provider)
-        return cls(Locator.open(model, settings.gallery))
+        """Open the first bundle of the settings and its gallery. Raises BundleError, GalleryError, DeviceError."""
+        return cls.load(settings.bundles[0], settings.gallery, settings)
+
+    @classmethod
+    def load(cls, bundle: Path, gallery: Path | None, settings: ServerSettings) -> "Engine":
+        """Open a bundle and its gallery, all hashes checked, as the settings say. Raises as `open`."""
+        return cls(Locator.open(Model.open(bundle, settings.threads, settings.provider), gallery))
+
+    def renewed(self) -> "Engine":
+        """The same bundle with its gallery as it is on disk now. Raises GalleryError."""
+        gallery = None if self.gallery is None else self.gallery.newest()
+        return self if gallery is self.gallery else Engine(Locator(self.locator.model, gallery))
+
+    def prove(self) -> None:
+        """Answer the golden inputs inside the bundle; BundleError where the answers are not those of its export."""
+        report = verify_model(self.locator.model)
+        if not report.passed:
+            failed = ", ".join(check.name for check in report.checks if not check.passed)
+            raise BundleError(
+                f"{report.bundle} does not answer its golden inputs as it should ({failed}); export it again"
+            )
+
+    @property
+    def batches(self) -> bool:
+        """Whether an embedding is the same in whatever batch it is computed, and batches therefore are allowed.
+
+        int8 graphs for onnxruntime take the range of their activations from everything in a run, so that an answer
+        would depend on who else asks at that moment (cosine down to 0.998 for the pocket model); and a CPU is no
+        faster with several rows at once (measured: 1.9 against 2.0 ms a picture, 1.2 against 1.1 ms a text).
+        """
+        manifest, role = self.locator.model.bundle.manifest, self.locator.model.bundle.manifest.roles.embed
+        used = () if role is None else (role.vision, role.trunk)
+        return not (manifest.dialect == "ort" and any(self.precision[name] == "int8" for name in used))
 
     @property
     def providers(self) -> list[str]:
@@ -76,49 +127,65 @@ class Engine:
             raise Refusal(404, "no_gallery", "no gallery is being served; start with: edgegeo serve --gallery FOLDER")
         return self.gallery_name
 
-    def warm_up(self) -> None:
-        """One small answer of every kind, so that the first visitor does not wait for loading."""
-        grey = Image.new("RGB", (64, 64), (127, 127, 127))
-        if self.locator.embedder is not None:
-            self.locator.embedder.images([grey])
-            self.locator.embedder.texts(["warm"])
-        if self.locator.reranker is not None:
-            self.locator.reranker.score(grey, [grey])
-        if self.locator.generator is not None:
-            self.locator.generator.answer(grey)
-        if self.gallery is not None:
-            self.gallery.row("")  # builds the table of ids
+    def text_tokens(self, text: str) -> list[int]:
+        """What `embed_texts` takes; InputError for a text that the model can't read. Safe on any thread."""
+        return self._embedder.ids(text)
 
-    def embed_texts(self, texts: list[str]) -> Floats:
-        """(N, dim) unit vectors."""
+    def embed_texts(self, tokens: list[list[int]]) -> list[Floats]:
+        """A unit vector (dim,) of each text."""
+        return list(self._embedder.tokens(tokens, batch=len(tokens)))
+
+    def embed_images(self, pictures: list[Picture]) -> list[Floats]:
+        """A unit vector (dim,) of each prepared picture."""
+        embedder = self._embedder
+        return list(embedder.features(self.locator.model.features(embedder.role.vision, pictures)))
+
+    @property
+    def _embedder(self) -> Embedder:
         assert self.locator.embedder is not None, "require('embed') comes first"
-        return self.locator.embedder.texts(texts)
-
-    def embed_images(self, pictures: list[Picture]) -> Floats:
-        """(N, dim) unit vectors of prepared pictures."""
-        embedder = self.locator.embedder
-        assert embedder is not None, "require('embed') comes first"
-        return embedder.features(self.locator.model.features(embedder.role.vision, pictures))
+        return self.locator.embedder
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without the prompt around it."""
         return len(self.locator.model.tokenizer.encode(text))
 
-    def rerank(self, query: str | Picture, pictures: list[Picture]) -> list[float]:
-        """p(yes) of every picture, for a text or a picture."""
+    def rerank(self, query: str | Picture, documents: list[str | Picture]) -> list[float]:
+        """p(yes) of every document, a text or a picture, for a text or a picture."""
         reranker, model = self.locator.reranker, self.locator.model
         assert reranker is not None, "require('rerank') comes first"
         vision = reranker.role.vision
-        if isinstance(query, str):
-            pieces, shown = reranker.query(query)
-        else:
-            pieces, shown = fill(reranker.role.image_prompt), model.features(vision, [query])
-        margins = reranker.features(pieces, shown, model.features(vision, pictures))
+        seen = [] if isinstance(query, str) else model.features(vision, [query])
+        margins = np.empty(len(documents), np.float64)
+        if texts := {i: one for i, one in enumerate(documents) if isinstance(one, str)}:
+            asked = query if isinstance(query, str) else seen[0]
+            margins[list(texts)] = reranker.text_margins(asked, list(texts.values()))
+        if pictures := {i: one for i, one in enumerate(documents) if not isinstance(one, str)}:
+            pieces = reranker.query(query)[0] if isinstance(query, str) else fill(reranker.role.image_prompt)
+            margins[list(pictures)] = reranker.features(pieces, seen, model.features(vision, list(pictures.values())))
         return [float(score) for score in probability(margins)]
 
     def locate(self, photo: Image.Image | None, text: str | None, **how: Any) -> Answer:
         """`Locator.locate`."""
         return self.locator.locate(photo=photo, text=text, **how)
+
+    def answer(
+        self,
+        photo: Image.Image,
+        decoding: Decoding | None = None,
+        listener: Listener | None = None,
+        count: int = 1,
+    ) -> list[Generated]:
+        """`count` generated answers for one picture."""
+        generator = self.locator.generator
+        assert generator is not None, "require('generate') comes first"
+        if count == 1:
+            return [generator.answer(photo, decoding, listener)]
+        return generator.candidates(photo, count, decoding or SAMPLING, listener)
+
+    def search(self, vector: Floats, k: int) -> Hits:
+        """The k nearest tiles to a unit vector (dim,)."""
+        assert self.gallery is not None, "require_gallery() comes first"
+        return self.gallery.search(vector, k)
 
     def thumbnail(self, tile: str) -> bytes | None:
         """JPEG of a tile; None for an unknown one."""
@@ -126,15 +193,6 @@ class Engine:
         return None if self.gallery is None or row is None else self.gallery.thumbnail(row)
 
     def planet_seed(self) -> int | None:
-        """The demo planet that the gallery is of, None for any other world; takes a second for a planet's gallery.
-
-        A gallery does not say where it comes from, so it is recognised by its first places.
-        """
-        match = None if self.gallery is None else _PLANET_ID.fullmatch(self.gallery.id(0))
-        if self.gallery is None or match is None:
-            return None
-        stated = self.locator.model.bundle.manifest.source.get("planet_seed")
-        seed = stated if isinstance(stated, int) else DEFAULT_SEED
-        count = min(_PROOF, len(self.gallery))
-        expected = Planet(seed).coordinates(match[1], count)
-        return seed if np.allclose(self.gallery.positions[:count], expected, atol=1e-3) else None
+        """Seed of the demo planet that the gallery was built from, None for any other world."""
+        sources = () if self.gallery is None else self.gallery.sources
+        return sources[0].seed if sources and sources[0].kind == "planet" else None

@@ -37,6 +37,17 @@ NOT_AN_IMAGE = "this is not a JPEG, PNG or WebP picture"
 NO_URLS = "the server never fetches URLs: send the picture as a data URI (data:image/jpeg;base64,...) or as an upload"
 TOO_LARGE = "the request is larger than this server accepts; send a smaller picture or fewer inputs"
 QUEUE_FULL = "the server has as many requests in hand as it accepts; try again shortly"
+CLIENT_FULL = "this address has as many requests in hand as the server accepts from one; wait for their answers"
+TOO_SLOW = "the request's body came too slowly; send it at once, or a smaller picture"
+ENCODED_BODY = "send the body without Content-Encoding; JPEG, PNG and WebP are compressed already"
+BAD_REQUEST = "the request could not be understood"
+OVERLOADED = "the server has as many connections as it takes; try again shortly"
+INVALID_JSON = "the body is not valid JSON"
+TOO_MANY_HEADERS = "the request has more headers than this server reads"
+UNKNOWN_HOST = "the server does not answer to the name in the Host header; start it with --allowed-hosts NAME"
+CROSS_ORIGIN = "pages of other origins may not send this; open the server's own page"
+ADMIN_ONLY = "only the administrator may do this: send the administrator's key as 'X-Admin-Key: KEY'"
+NO_ADMIN = "this server takes no changes: it was started without an administrator's key (EDGEGEO_ADMIN_KEY)"
 TOO_LATE = "the answer was not ready before the deadline"
 NO_KEY = "this server needs an API key: send it as 'Authorization: Bearer KEY'"
 WRONG_KEY = "the API key is not right"
@@ -56,7 +67,7 @@ _TABLE: tuple[tuple[type[BaseException], int, str, str | None], ...] = (
     (TimeoutError, 504, "deadline_exceeded", TOO_LATE),
 )
 _HTTP_CODES = {
-    400: ("invalid_request", "the request could not be understood"),
+    400: ("invalid_request", BAD_REQUEST),
     404: ("not_found", "there is nothing at this address; GET /docs lists what there is"),
     405: ("method_not_allowed", "this address does not answer this method; GET /docs lists what there is"),
     413: ("too_large", TOO_LARGE),
@@ -85,6 +96,8 @@ def respond(refusal: Refusal) -> JSONResponse:
     kind = "invalid_request_error" if refusal.status < 500 else "server_error"
     if refusal.status == 401:
         kind = "authentication_error"
+    elif refusal.status == 403:
+        kind = "permission_error"
     elif refusal.status == 429:
         kind = "rate_limit_error"
     body = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
@@ -107,7 +120,7 @@ def from_validation(errors: Any) -> Refusal:
     # Where several forms are allowed, pydantic tells what is wrong with each: the one that got furthest was meant.
     fault = max(errors, key=lambda error: len(error["loc"]))
     if fault["type"] in ("json_invalid", "value_error.jsondecode"):
-        return Refusal(400, "invalid_json", "the body is not valid JSON")
+        return Refusal(400, "invalid_json", INVALID_JSON)
     steps = fault["loc"][1:] if fault["loc"][:1] in (("body",), ("query",), ("path",)) else fault["loc"]
     # The field and the item; steps between them name pydantic's branches, steps below may be the client's own words.
     named = [step for step in steps[:1] if isinstance(step, str) and step.isidentifier() and len(step) < 40]

@@ -3,39 +3,42 @@
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import anyio
 import numpy as np
 from anyio.to_thread import run_sync
-from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.requests import Request
 
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
 from edgegeo.runtime import Picture, open_image, prepare_picture
+from edgegeo.runtime.image import decoding_bytes
 from edgegeo.server.faults import NO_URLS, NOT_AN_IMAGE, Refusal
-from edgegeo.server.schemas import Content, ImagePart, Query, TextPart
+from edgegeo.server.limits import Budget
+from edgegeo.server.schemas import Content, GalleryTile, ImagePart, TextDocument, TextPart
 
 Floats = NDArray[np.float32]
 
 LONGEST_TEXT = 50_000
 """Characters; far above what any model takes, so that a tokenizer never chews on megabytes."""
 
+MOST_DECODED = 800 * 2**20
+"""Bytes of memory that opened pictures take together; the largest WebP allowed takes as much."""
+
+_LOOKED_AT_HERE = 256 * 2**10
+"""Bytes of a file whose header is read on the event loop, in less time than a thread would take to begin."""
+
 _URI = re.compile(
     r"data:(?P<type>[\w.+-]{1,40}/[\w.+-]{1,60})?(?:;[\w.=+-]{1,60}){0,4}?(?P<base64>;base64)?,", re.ASCII
 )
 _SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]{0,30}://")
-_FORM_FILES = ("image", "photo", "file")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://\S*")
 
-QueryModel = TypeVar("QueryModel", bound=Query)
+Document = str | TextPart | ImagePart | Content | GalleryTile | TextDocument
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,19 @@ class Upload:
 class Decoder:
     """Decodes pictures on its own few threads, so that neither the event loop nor the model waits for JPEG.
 
-    A small file can open to hundreds of megabytes, so that only a few opened pictures exist at once.
+    A small file can open to hundreds of megabytes, so that pictures wait until there is memory for them.
     """
 
-    def __init__(self, spec: ImageSpec, threads: int = 2, held: int = 4) -> None:
+    def __init__(self, spec: ImageSpec, threads: int = 2, most_bytes: int = MOST_DECODED) -> None:
+        """most_bytes: that opened pictures may take together; one that takes more is opened alone."""
         self._spec = spec
         self._limiter = anyio.CapacityLimiter(threads)
-        self._held = anyio.Semaphore(held)
+        self._memory = Budget(most_bytes)
 
     async def prepared(self, upload: Upload) -> Picture:
         """What the model sees of it; Refusal as `decode`."""
-        return await run_sync(lambda: prepare_picture(decode(upload), self._spec), limiter=self._limiter)
+        async with self._memory.hold(await self._cost(upload)):
+            return await run_sync(lambda: prepare_picture(decode(upload), self._spec), limiter=self._limiter)
 
     @asynccontextmanager
     async def opened(self, picture: Upload | None) -> AsyncIterator[Image.Image | None]:
@@ -67,8 +72,14 @@ class Decoder:
         if picture is None:
             yield None
             return
-        async with self._held:
+        async with self._memory.hold(await self._cost(picture)):
             yield await run_sync(decode, picture, limiter=self._limiter)
+
+    async def _cost(self, picture: Upload) -> int:
+        """Bytes of memory that opening will take; 0 where `decode` will refuse without opening."""
+        if len(picture.data) <= _LOOKED_AT_HERE:
+            return decoding_bytes(picture.data)
+        return await run_sync(decoding_bytes, picture.data, limiter=self._limiter)
 
 
 def decode(picture: Upload) -> Image.Image:
@@ -132,42 +143,21 @@ def read_part(item: str | TextPart | ImagePart | Content, param: str) -> str | U
     return read_picture(item.image_url.url, f"{param}.image_url.url")
 
 
-async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryModel, str | None, Upload | None]:
-    """A `Query` from JSON or from a multipart upload, with its text and its picture, at least one of them.
-
-    Raises Refusal 415 for another content type, 422 for a query without either or with two pictures.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    upload: Upload | None = None
-    try:
-        if kind == "multipart/form-data":
-            fields, upload = await _read_form(request)
-            model = schema.model_validate(fields)
-        elif kind == "application/json":
-            model = schema.model_validate_json(await request.body())
-        else:
-            raise Refusal(415, "unsupported_media_type", "send application/json or multipart/form-data")
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
-    if model.image is not None and upload is not None:
-        raise Refusal(422, "invalid_input", "send one picture, as an upload or as a data URI")
-    if model.text is None and model.image is None and upload is None:
-        raise Refusal(422, "invalid_input", "send a text, an image, or both")
-    text = None if model.text is None else read_text(model.text, "text")
-    return model, text, upload if model.image is None else read_picture(model.image, "image", bare=True)
+def read_document(item: Document, tile: Callable[[str], bytes | None], param: str) -> str | Upload:
+    """A text or a picture of any form that a document may have; `tile` gives the picture of a gallery's tile by id."""
+    if isinstance(item, TextDocument):
+        return read_text(item.text, f"{param}.text")
+    if isinstance(item, GalleryTile):
+        picture = tile(item.id)
+        if picture is None:
+            raise Refusal(422, "unknown_document", f"{param}: the gallery has no tile of this id", param)
+        return Upload(picture, param)
+    if isinstance(item, str) and (item.startswith("data:") or _ADDRESS.fullmatch(item)):
+        return read_picture(item, param)
+    return read_part(item, param)
 
 
-async def _read_form(request: Request) -> tuple[dict[str, Any], Upload | None]:
-    fields: dict[str, Any] = {}
-    upload = None
-    async with request.form(max_files=1, max_fields=16) as form:
-        for name, value in form.multi_items():
-            if name in fields:
-                raise Refusal(422, "invalid_input", "a form field was sent twice")
-            if not isinstance(value, UploadFile):
-                fields[name] = value
-            elif name in _FORM_FILES:
-                upload = Upload(await value.read(), name)
-            else:
-                raise Refusal(422, "invalid_input", f"send the picture in one of the fields {', '.join(_FORM_FILES)}")
-    return fields, upload
+def check_count(count: int, limit: int, param: str) -> None:
+    """422 for none or too many."""
+    if not 1 <= count <= limit:
+        raise Refusal(422, "invalid_input", f"{param}: send between 1 and {limit} at once, not {count}", param)

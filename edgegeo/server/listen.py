@@ -1,11 +1,15 @@
 """Bind, open the bundle, serve until SIGTERM or Ctrl-C."""
 
+import asyncio
+import faulthandler
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from edgegeo.errors import ServerError
+from edgegeo.server import logs
 from edgegeo.server.settings import ServerSettings
 
 
@@ -13,42 +17,54 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     """Serve until SIGTERM or SIGINT, then finish the requests in hand and return.
 
     The port is bound before the bundle is opened, so that a port in use is known at once. `announce` is called once,
-    with one line that names the address and the bundle, as soon as requests are answered.
+    with one line that names the address and the bundle, as soon as requests are answered. For the main thread.
 
     Raises ServerError for a port that can't be had or when the serve extra isn't installed; BundleError,
-    GalleryError, DeviceError as the runtime does.
+    GalleryError, DeviceError as the runtime does; MemoryError where a full batch has no room.
     """
     try:
-        import uvicorn
+        from prometheus_client import disable_created_metrics
 
         from edgegeo.server.app import create_app
         from edgegeo.server.engine import Engine
+        from edgegeo.server.notify import Notifier
+        from edgegeo.server.process import Process
+        from edgegeo.server.sensors import Sensors
     except ImportError as error:
         raise ServerError(f"the server needs {error.name}; install it with: pip install 'edgegeo[serve]'") from None
-    with closing(bind(settings.host, settings.port)) as listener:
+    begun = time.perf_counter()
+    with (
+        signals_restored(),
+        closing(bind(settings.host, settings.port)) as listener,
+        logs.configured(settings.log_format),
+    ):
+        # A second series beside every counter, which says when it began; nothing here needs it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        notifier = Notifier()
+        notifier.status("opening the bundle")
         engine = Engine.open(settings)
+        summary = engine.summary
+        opened = time.perf_counter()
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        line = f"serving {engine.summary} at http://{shown}:{port}/ (API: /docs)"
-        config = uvicorn.Config(
-            create_app(engine, settings, on_start=lambda: announce(line)),
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=int(settings.deadline_s) + 1,
-            # Connections, not requests: the queue answers 429 long before; this only caps idle sockets.
-            limit_concurrency=8 * settings.queue_size + 64,
-            h11_max_incomplete_event_size=64 * 1024,
-        )
-        with quiet_signals():
-            uvicorn.Server(config).run(sockets=[listener])
+
+        def started() -> None:
+            ready = time.perf_counter()
+            spent = {"open_s": round(opened - begun, 3), "warm_up_s": round(ready - opened, 3)}
+            logs.event("ready", {"serving": summary, "port": port, **spent})
+            notifier.ready(summary)
+            announce(f"serving {summary} at http://{shown}:{port}/ (API: /docs)")
+
+        notifier.status("warming up")
+        app = create_app(engine, settings, started, early=True)
+        app.state.context.metrics.watch(Sensors())
+        del engine  # a reload replaces it, and nothing here may keep its memory
+        asyncio.run(Process(app, settings, notifier).run(listener))
+        faulthandler.cancel_dump_traceback_later()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound TCP socket, not yet listening. Raises ServerError in one line when it can't be had."""
+    """A listening TCP socket. Raises ServerError in one line when it can't be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -70,14 +86,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def quiet_signals() -> Iterator[None]:
-    """Let a drained server return instead of dying of the signal that stopped it.
-
-    uvicorn raises the signals it caught once more after shutdown, for the handlers that stood before it; with
-    the default ones the process would end with status 143 or a KeyboardInterrupt although all went well.
-    """
-    caught = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: None) for number in caught}
+def signals_restored() -> Iterator[None]:
+    """Give the signals back to the handlers that stood before; until then a hangup does not end the start."""
+    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in caught}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ A line holds what happened and how long it took; never a picture, a text, a key 
 
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -19,6 +20,8 @@ ACCESS = "edgegeo.access"
 """Logger of the line that each request gets."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PLAIN = re.compile(r"[!#-<>-~]+")
 _FACTS = "facts"
 
 
@@ -28,15 +31,19 @@ class Trace:
 
     request_id: str
     wait_ms: float = 0.0
+    """The longest wait of any of its inputs."""
     model_ms: float = 0.0
+    """Its share of the model's time."""
     batch: int = 0
-    """Inputs in the largest call of the model that this request had a part in."""
+    """Inputs, of all requests together, in the largest call of the model that it had a part in."""
+    deadline: float = math.inf
+    """On the event loop's clock; set by whoever limits the request."""
     begun: float = field(default_factory=time.perf_counter)
 
     def add(self, wait_ms: float, model_ms: float, batch: int) -> None:
-        """One call of the model: how long the request waited for it, how long it took, with how many inputs."""
-        self.wait_ms += wait_ms
-        self.model_ms += model_ms
+        """One input was computed: its wait for the call of the model, the call's time, and the inputs in it."""
+        self.wait_ms = max(self.wait_ms, wait_ms)
+        self.model_ms += model_ms / batch
         self.batch = max(self.batch, batch)
 
 
@@ -78,16 +85,30 @@ def event(message: str, facts: Mapping[str, Any] | None = None, level: int = log
     logging.getLogger("edgegeo.server").log(level, message, extra={_FACTS: dict(facts or {})})
 
 
-def configure(form: str, stream: TextIO | None = None) -> None:
-    """Send the log of the whole process, uvicorn's and Python's warnings included, to stderr as `text` or `json`."""
+def failure(message: str, error: BaseException, facts: Mapping[str, Any] | None = None) -> None:
+    """A line about something that failed, with its traceback."""
+    logging.getLogger("edgegeo.server").error(message, exc_info=error, extra={_FACTS: dict(facts or {})})
+
+
+@contextmanager
+def configured(form: str, stream: TextIO | None = None) -> Iterator[None]:
+    """The log of the whole process, uvicorn's and Python's warnings included, goes to stderr as `text` or `json`."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     handler.addFilter(_identified)
-    logging.captureWarnings(True)
-    root = logging.getLogger()
+    root, own = logging.getLogger(), logging.getLogger("edgegeo")
+    before = root.handlers, root.level, own.level
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("edgegeo").setLevel(logging.INFO)
+    own.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers = before[0]
+        root.setLevel(before[1])
+        own.setLevel(before[2])
 
 
 def _identified(record: logging.LogRecord) -> bool:
@@ -120,13 +141,22 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         facts = {"request_id": getattr(record, "request_id", None), **getattr(record, _FACTS, {})}
-        words = [f"{name}={value}" for name, value in facts.items() if value is not None]
-        # A line break in a message would let it pass for a line of its own.
-        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
-        line = " ".join([f"{_clock(record)}Z", record.levelname, message, *words])
+        words = [f"{name}={_word(value)}" for name, value in facts.items() if value is not None]
+        # A line break would let a message pass for a line of its own, an escape sequence for the terminal's.
+        line = " ".join([f"{_clock(record)}Z", record.levelname, _escaped(record.getMessage()), *words])
         if record.exc_info:
-            line += "\n  " + self.formatException(record.exc_info).replace("\n", "\n  ")
+            trace = self.formatException(record.exc_info)
+            line += "".join(f"\n  {_escaped(part)}" for part in trace.split("\n"))
         return line
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _clock(record: logging.LogRecord) -> str:

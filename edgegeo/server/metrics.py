@@ -14,10 +14,13 @@ from prometheus_client.registry import Collector
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
-Reason = Literal["key", "admin_key", "host", "size", "queue", "client", "deadline", "not_ready", "draining", "memory"]
+Reason = Literal[
+    "key", "admin_key", "host", "origin", "size", "encoding", "slow", "queue", "client", "deadline", "not_ready",
+    "draining", "memory",
+]  # fmt: skip
 """Why a request is refused before any work."""
 
-Kind = Literal["embed_text", "embed_image", "rerank", "locate", "answer", "search", "warm_up", "heartbeat"]
+Kind = Literal["embed_text", "embed_image", "rerank", "locate", "answer", "search", "warm_up", "heartbeat", "add_tiles"]
 """What a call of the model computes."""
 
 Drop = Literal["cancelled", "expired", "dropped"]

@@ -1,78 +1,88 @@
-"""/v1/embeddings, /v1/rerank and /v1/models: the shapes that OpenAI's and Jina's clients speak."""
+"""/v1/models, /v1/embeddings, /v1/rerank, /v2/rerank: the shapes that OpenAI's, Jina's and Cohere's clients speak."""
 
 import base64
 import uuid
+from typing import Any, Literal
 
-import numpy as np
 from fastapi import APIRouter
 
 from edgegeo.server.context import REFUSALS, Context
+from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Floats, Upload, read_part, read_picture
+from edgegeo.server.fleet import NO_MODEL, Card
+from edgegeo.server.inputs import Document, Floats, Upload, check_count, read_document, read_part, read_picture
+from edgegeo.server.json_body import JsonRoute
 from edgegeo.server.schemas import (
     Content,
     Embedding,
     EmbeddingsAnswer,
     EmbeddingsRequest,
-    GalleryTile,
     ImagePart,
     ModelCard,
     ModelList,
     RerankAnswer,
+    RerankMeta,
     RerankRequest,
     RerankResult,
+    RerankUsage,
     TextPart,
     Usage,
 )
-
-GROUP = 16
-"""Inputs that go to the model thread at once; between groups other requests have their turn."""
+from edgegeo.server.serving import Serving
 
 
 def router(context: Context) -> APIRouter:
     """The routes, bound to one server's context."""
-    routes = APIRouter(tags=["models"], responses=REFUSALS)
+    routes = APIRouter(tags=["models"], responses=REFUSALS, route_class=JsonRoute)
+    most = context.settings.max_inputs
 
-    @routes.get("/v1/models", summary="The bundle being served")
+    @routes.get("/v1/models", summary="The bundles being served")
     async def models() -> ModelList:
-        engine = context.engine
-        return ModelList(data=[ModelCard(id=engine.name, owned_by=engine.family, roles=engine.roles)])
+        return ModelList(data=[_card(card) for card in context.fleet.cards()])
+
+    @routes.get("/v1/models/{model}", summary="One bundle being served")
+    async def model(model: str) -> ModelCard:
+        for card in context.fleet.cards():
+            if card.name == model:
+                return _card(card)
+        raise Refusal(404, "model_not_found", NO_MODEL, "model")
 
     @routes.post("/v1/embeddings", summary="Embed texts and pictures")
     async def embeddings(body: EmbeddingsRequest) -> EmbeddingsAnswer:
-        return await embed(context, body)
+        async with context.fleet.use(body.model) as serving:
+            return await embed(serving, body, most)
 
-    @routes.post("/v1/rerank", summary="Score pictures against a text or a picture")
+    @routes.post("/v1/rerank", summary="Score texts and pictures against a text or a picture")
     async def rerank(body: RerankRequest) -> RerankAnswer:
-        return await score(context, body)
+        async with context.fleet.use(body.model) as serving:
+            return await score(serving, body, most, "1")
+
+    @routes.post("/v2/rerank", summary="The same at the address of Cohere's second version")
+    async def rerank_v2(body: RerankRequest) -> RerankAnswer:
+        async with context.fleet.use(body.model) as serving:
+            return await score(serving, body, most, "2")
 
     return routes
 
 
-async def embed(context: Context, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+def _card(card: Card) -> ModelCard:
+    return ModelCard(id=card.name, owned_by=card.family, roles=list(card.roles), loaded=card.loaded)
+
+
+async def embed(serving: Serving, body: EmbeddingsRequest, most: int) -> EmbeddingsAnswer:
     """Unit vectors of every input, in the order of the request."""
-    engine = context.engine
+    engine = serving.engine
     engine.require("embed")
     if body.dimensions not in (None, engine.dim):
         raise Refusal(422, "invalid_input", f"dimensions: this model gives {engine.dim} dimensions only", "dimensions")
     items = [body.input] if isinstance(body.input, str) else body.input
-    check_count(len(items), context.settings.max_inputs, "input")
+    check_count(len(items), most, "input")
     inputs = [read_part(item, f"input.{i}") for i, item in enumerate(items)]
-    vectors = np.empty((len(inputs), engine.dim), np.float32)
-    texts = [i for i, item in enumerate(inputs) if isinstance(item, str)]
-    for start in range(0, len(texts), GROUP):
-        rows = texts[start : start + GROUP]
-        wanted = [text for i in rows if isinstance(text := inputs[i], str)]
-        vectors[rows], _ = await context.timed("embed_text", engine.embed_texts, wanted)
-    pictures = [(i, item) for i, item in enumerate(inputs) if isinstance(item, Upload)]
-    for start in range(0, len(pictures), GROUP):
-        group = pictures[start : start + GROUP]
-        prepared = [await context.decoder.prepared(upload) for _, upload in group]
-        vectors[[i for i, _ in group]], _ = await context.timed("embed_image", engine.embed_images, prepared)
-    tokens = sum(engine.count_tokens(text) for text in inputs if isinstance(text, str))
+    vectors, _ = await serving.embed(inputs)
+    tokens = _tokens(engine, inputs)
     as_text = body.encoding_format == "base64"
     return EmbeddingsAnswer(
-        model=body.model or engine.name,
+        model=engine.name,
         data=[Embedding(index=i, embedding=encode(v) if as_text else v.tolist()) for i, v in enumerate(vectors)],
         usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
     )
@@ -83,63 +93,50 @@ def encode(vector: Floats) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
-async def score(context: Context, body: RerankRequest) -> RerankAnswer:
+async def score(serving: Serving, body: RerankRequest, most: int, version: Literal["1", "2"]) -> RerankAnswer:
     """p(yes) of every document, best first."""
-    engine = context.engine
+    engine = serving.engine
     engine.require("rerank")
-    check_count(len(body.documents), context.settings.max_inputs, "documents")
-    part = read_part(body.query, "query") if not _is_picture(body.query) else read_picture(str(body.query), "query")
-    query = part if isinstance(part, str) else await context.decoder.prepared(part)
-    sources = [read_document(context, item, f"documents.{i}") for i, item in enumerate(body.documents)]
-    scores: list[float] = []
-    spent: dict[str, float] = {}
-    for start in range(0, len(sources), GROUP):
-        prepared = [await context.decoder.prepared(source) for source in sources[start : start + GROUP]]
-        found, took = await context.timed("rerank", engine.rerank, query, prepared)
-        scores += found
-        spent["rerank"] = spent.get("rerank", 0.0) + took
+    check_count(len(body.documents), most, "documents")
+    query = read_query_part(body.query)
+    documents = [read_document(item, engine.thumbnail, f"documents.{i}") for i, item in enumerate(body.documents)]
+    scores, spent = await serving.rerank(query, documents)
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: body.top_n]
     results = [
         RerankResult(
-            index=i, relevance_score=scores[i], document=_shown(body.documents[i]) if body.return_documents else None
+            index=i,
+            relevance_score=scores[i],
+            document=_shown(body.documents[i]) if body.return_documents else None,
+            read_as=_read_as(query, documents[i]),
         )
         for i in order
     ]
-    name = body.model or engine.name
-    return RerankAnswer(id=f"rerank-{uuid.uuid4().hex}", model=name, results=results, timings_ms=spent)
+    return RerankAnswer(
+        id=f"rerank-{uuid.uuid4().hex}",
+        model=engine.name,
+        results=results,
+        meta=RerankMeta(api_version={"version": version}),
+        usage=RerankUsage(total_tokens=_tokens(engine, [query, *documents])),
+        timings_ms={"rerank": spent},
+    )
 
 
-def read_document(context: Context, item: str | ImagePart | Content | GalleryTile, param: str) -> Upload:
-    """The picture of a document; a string is a data URI or the id of a gallery tile."""
-    if isinstance(item, GalleryTile) or (isinstance(item, str) and not _looks_like_address(item)):
-        name = item if isinstance(item, str) else item.id
-        picture = context.engine.thumbnail(name)
-        if picture is None:
-            message = f"{param}: neither a picture (image_url with a data URI) nor the id of a tile of the gallery"
-            raise Refusal(422, "unknown_document", message, param)
-        return Upload(picture, param)
-    if isinstance(item, str):
-        return read_picture(item, param)
-    part = item if isinstance(item, ImagePart) else item.content[0]
-    if isinstance(part, TextPart):
-        message = f"{param}: documents are pictures; this model does not score one text against another"
-        raise Refusal(422, "text_document", message, param)
-    return read_picture(part.image_url.url, f"{param}.image_url.url")
+def read_query_part(query: str | TextPart | ImagePart | Content) -> str | Upload:
+    """The text or the picture that asks; a string may also be the picture's data URI."""
+    if isinstance(query, str) and query.startswith("data:image/"):
+        return read_picture(query, "query")
+    return read_part(query, "query")
 
 
-def check_count(count: int, limit: int, param: str) -> None:
-    """422 for none or too many."""
-    if not 1 <= count <= limit:
-        raise Refusal(422, "invalid_input", f"{param}: send between 1 and {limit} at once, not {count}", param)
+def _read_as(query: str | Upload, document: str | Upload) -> Literal["picture", "text_first", "text_second"]:
+    if not isinstance(document, str):
+        return "picture"
+    return "text_second" if isinstance(query, str) else "text_first"
 
 
-def _looks_like_address(item: str) -> bool:
-    return item.startswith("data:") or "://" in item[:40]
+def _tokens(engine: Engine, inputs: list[str | Upload]) -> int:
+    return sum(engine.count_tokens(one) for one in inputs if isinstance(one, str))
 
 
-def _is_picture(item: object) -> bool:
-    return isinstance(item, str) and item.startswith("data:image/")
-
-
-def _shown(item: str | ImagePart | Content | GalleryTile) -> object:
-    return item if isinstance(item, str) else item.model_dump()
+def _shown(item: Document) -> dict[str, Any]:
+    return {"text": item} if isinstance(item, str) else item.model_dump()

@@ -1,28 +1,43 @@
 """/v1/search, /v1/locate and the gallery's thumbnails: from a picture or words to places."""
 
-import time
-from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from edgegeo.runtime import Answer, Hit
+from edgegeo.runtime import Hit
 from edgegeo.runtime.fusion import Prior
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Upload, read_query
-from edgegeo.server.schemas import LocateAnswer, LocateRequest, Place, SearchAnswer, SearchRequest, Tile
+from edgegeo.server.forms import either, flat, read_query
+from edgegeo.server.inputs import Upload
+from edgegeo.server.schemas import (
+    FeatureCollection,
+    LocateAnswer,
+    LocateRequest,
+    Place,
+    SearchAnswer,
+    SearchRequest,
+    Tile,
+)
 
 GEOJSON = "application/geo+json"
+_LOCATED: dict[str, Any] = {
+    "description": "the answer; as GeoJSON where `format` or the Accept header asks for it",
+    "content": {GEOJSON: {"schema": flat(FeatureCollection)}},
+}
+_JPEG: dict[str, Any] = {
+    "description": "the picture",
+    "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+}
 
 
 def router(context: Context) -> APIRouter:
     """The routes, bound to one server's context."""
     routes = APIRouter(tags=["places"], responses=REFUSALS)
 
-    @routes.post("/v1/search", summary="Tiles that fit a picture or a text", openapi_extra=_body(SearchRequest))
+    @routes.post("/v1/search", summary="Tiles that fit a picture or a text", openapi_extra=either(SearchRequest))
     async def search(request: Request) -> SearchAnswer:
         body, text, picture = await read_query(request, SearchRequest)
         return await find(context, body, text, picture)
@@ -31,17 +46,24 @@ def router(context: Context) -> APIRouter:
         "/v1/locate",
         summary="Where a picture was taken, or where a described place is",
         response_model=LocateAnswer,
-        openapi_extra=_body(LocateRequest),
+        responses={200: _LOCATED},
+        openapi_extra=either(LocateRequest),
     )
-    async def locate(request: Request) -> Response:
+    async def locate(request: Request, format: Literal["json", "geojson"] | None = None) -> Response:
         body, text, picture = await read_query(request, LocateRequest)
-        accepted = request.headers.get("accept", "")
-        geojson = body.format == "geojson" or (body.format is None and GEOJSON in accepted)
+        wanted = format or body.format
+        geojson = wanted == "geojson" or (wanted is None and GEOJSON in request.headers.get("accept", ""))
         return await answer(context, body, text, picture, geojson)
 
-    @routes.get("/v1/gallery/{tile:path}/thumbnail", summary="A tile's picture", response_class=Response)
-    async def thumbnail(tile: str) -> Response:
-        picture = context.engine.thumbnail(tile)
+    @routes.get(
+        "/v1/gallery/{tile:path}/thumbnail",
+        summary="A tile's picture",
+        response_class=Response,
+        responses={200: _JPEG},
+    )
+    async def thumbnail(tile: str, model: str | None = None) -> Response:
+        async with context.fleet.use(model) as serving:
+            picture = serving.engine.thumbnail(tile)
         if picture is None:
             raise Refusal(404, "unknown_tile", "the gallery has no such tile")
         return Response(picture, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
@@ -51,68 +73,44 @@ def router(context: Context) -> APIRouter:
 
 async def find(context: Context, body: SearchRequest, text: str | None, picture: Upload | None) -> SearchAnswer:
     """The k nearest tiles."""
-    engine = context.engine
-    engine.require("embed")
-    gallery = engine.require_gallery()
-    found = await _located(context, text, picture, k=body.k, generate=False)
-    return SearchAnswer(
-        model=engine.name, gallery=gallery, hits=[_tile(hit) for hit in found.hits], timings_ms=found.timings_ms
-    )
+    async with context.fleet.use(body.model) as serving:
+        engine = serving.engine
+        engine.require("embed")
+        gallery = engine.require_gallery()
+        found, _ = await serving.locate(picture, text, k=body.k, generate=False)
+    hits = [_tile(hit, body.model) for hit in found.hits]
+    return SearchAnswer(model=engine.name, gallery=gallery, hits=hits, timings_ms=found.timings_ms)
 
 
 async def answer(
     context: Context, body: LocateRequest, text: str | None, picture: Upload | None, geojson: bool
 ) -> Response:
     """Position and tiles, as JSON or GeoJSON."""
-    engine = context.engine
-    if picture is None:
-        engine.require("embed")
-    if body.rerank:
-        engine.require("rerank")
-    if body.rerank or picture is None or not (body.generate and "generate" in engine.roles):
-        engine.require_gallery()
     prior = None if body.prior is None else Prior.parse(body.prior)
-    found = await _located(
-        context, text, picture, k=body.k, rerank=body.rerank, generate=body.generate, candidates=body.candidates,
-        prior=prior, min_confidence=body.min_confidence,
-    )  # fmt: skip
+    async with context.fleet.use(body.model) as serving:
+        engine = serving.engine
+        if picture is None:
+            engine.require("embed")
+        if body.rerank:
+            engine.require("rerank")
+        if body.rerank or picture is None or not (body.generate and "generate" in engine.roles):
+            engine.require_gallery()
+        found, _ = await serving.locate(
+            picture, text, k=body.k, rerank=body.rerank, generate=body.generate, candidates=body.candidates,
+            prior=prior, min_confidence=body.min_confidence,
+        )  # fmt: skip
     if geojson:
         return JSONResponse(found.to_geojson(), media_type=GEOJSON)
-    shown = {**found.to_dict(), "model": engine.name, "hits": [_tile(hit) for hit in found.hits]}
+    shown = {**found.to_dict(), "model": engine.name, "hits": [_tile(hit, body.model) for hit in found.hits]}
     return JSONResponse(LocateAnswer.model_validate(shown).model_dump())
 
 
-async def _located(context: Context, text: str | None, picture: Upload | None, **how: Any) -> Answer:
-    """Decode on the decoder's threads, the rest on the model's; the time in line is told as "wait"."""
-    begun = time.perf_counter()
-    async with context.decoder.opened(picture) as photo:
-        decoded = time.perf_counter()
-        found = await context.model.run(context.engine.locate, photo, text, **how)
-    ended = time.perf_counter()
-    stages = dict(found.timings_ms)
-    waited = (ended - decoded) * 1000.0 - stages.pop("total", 0.0)
-    if picture is not None:
-        stages["decode"] = stages.get("decode", 0.0) + (decoded - begun) * 1000.0
-    timings = {"wait": max(0.0, waited), **stages}
-    context.metrics.stages(timings)
-    return replace(found, timings_ms={**timings, "total": (ended - begun) * 1000.0})
-
-
-def _tile(hit: Hit) -> Tile:
+def _tile(hit: Hit, model: str | None) -> Tile:
+    of_model = f"?model={quote(model, safe='')}" if model else ""
     return Tile(
         id=hit.id,
         position=Place(lat=hit.position.lat, lon=hit.position.lon),
         score=hit.score,
         rerank_score=hit.rerank_score,
-        thumbnail=f"/v1/gallery/{quote(hit.id, safe='')}/thumbnail",
+        thumbnail=f"/v1/gallery/{quote(hit.id, safe='')}/thumbnail{of_model}",
     )
-
-
-def _body(schema: type[SearchRequest] | type[LocateRequest]) -> dict[str, Any]:
-    """The request body of the OpenAPI document: JSON, or the same fields as a form with the picture uploaded."""
-    described = schema.model_json_schema()
-    fields = {name: field for name, field in described["properties"].items() if name != "image"}
-    fields["image"] = {"type": "string", "format": "binary", "description": "the picture's file (JPEG, PNG, WebP)"}
-    form = {"type": "object", "properties": fields}
-    content = {"application/json": {"schema": described}, "multipart/form-data": {"schema": form}}
-    return {"requestBody": {"required": True, "content": content}}

@@ -1,6 +1,7 @@
 """Health, metrics, the demo's map and examples, and the pages."""
 
 from pathlib import Path
+from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
@@ -17,6 +18,14 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _FRESH = {"cache-control": "no-cache"}
 _STEADY = {"cache-control": "private, max-age=3600"}
 MAP = "/v1/map.png"
+
+
+def _of(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For the OpenAPI document: an answer that is a file."""
+    kind = {} if media_type == "application/json" else {"type": "string"}
+    return {200: {"description": "the file", "content": {media_type: {"schema": kind}}}}
+
+
 PLANET_BASEMAP = "/v1/map.json"
 EARTH_BASEMAP = "/page/earth.json"
 
@@ -31,9 +40,10 @@ def health_router(context: Context) -> APIRouter:
 
     @routes.get("/health/ready", summary="What is served, on which device", responses={503: REFUSALS[503]})
     async def ready() -> Ready:
-        engine = context.engine
-        if not context.ready:
-            raise Refusal(503, "not_ready", "the model is warming up", headers={"retry-after": "1"})
+        if (refusal := context.life.refusal()) is not None:
+            raise refusal
+        async with context.fleet.use() as serving:
+            engine = serving.engine
         gallery = None
         if engine.gallery is not None:
             shown = MAP if context.demo else None
@@ -50,9 +60,9 @@ def health_router(context: Context) -> APIRouter:
             examples=context.demo is not None,
         )
 
-    @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @routes.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=_of("text/plain"))
     async def metrics() -> Response:
-        return Response(context.metrics.text(), media_type=EXPOSITION)
+        return Response(await run_sync(context.metrics.text), media_type=EXPOSITION)
 
     return routes
 
@@ -66,11 +76,21 @@ def demo_router(context: Context) -> APIRouter:
             raise Refusal(404, "no_demo", "the gallery being served is not of the demo planet")
         return context.demo
 
-    @routes.get(MAP, summary="World map of the demo planet, equirectangular", response_class=Response)
+    @routes.get(
+        MAP,
+        summary="World map of the demo planet, equirectangular",
+        response_class=Response,
+        responses=_of("image/png"),
+    )
     async def map_png() -> Response:
         return Response(await run_sync(demo().map), media_type="image/png", headers=_STEADY)
 
-    @routes.get(PLANET_BASEMAP, summary="Coastlines and borders of the demo planet", response_class=Response)
+    @routes.get(
+        PLANET_BASEMAP,
+        summary="Coastlines and borders of the demo planet",
+        response_class=Response,
+        responses=_of("application/json"),
+    )
     async def map_json() -> Response:
         return Response(await run_sync(demo().basemap), media_type="application/json", headers=_STEADY)
 
@@ -90,7 +110,12 @@ def demo_router(context: Context) -> APIRouter:
             ]
         )
 
-    @routes.get("/v1/examples/{index}/photo.jpg", summary="An example's photo", response_class=Response)
+    @routes.get(
+        "/v1/examples/{index}/photo.jpg",
+        summary="An example's photo",
+        response_class=Response,
+        responses=_of("image/jpeg"),
+    )
     async def photo(index: int) -> Response:
         shown = demo()
         if not 0 <= index < len(await run_sync(shown.places)):

@@ -1,5 +1,6 @@
 """Decoding under a grammar against the plain way: the whole prompt and the whole head again for every token."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from PIL import Image
 from tiny_grammar import add_grammar
 
 from edgegeo.errors import BundleError, InputError
-from edgegeo.runtime import Decoding, Generated, Generator, Model, parse_answer
+from edgegeo.runtime import Decoding, Generated, Generator, Model, decoding, generate, parse_answer
+from edgegeo.runtime.decoding import Decoder, Written
 from edgegeo.runtime.grammar import Grammar
 from edgegeo.runtime.sampling import draw, log_totals
 from edgegeo.runtime.tokens import fill
@@ -91,6 +93,66 @@ def test_forced_runs_few_rows_and_the_cache_change_nothing(generator: Generator,
     assert answer.text == generator.model.tokenizer.decode(answer.tokens)
     assert answer.position is not None
     assert answer.position == parse_answer(answer.text)
+
+
+class Guesser(Decoder):
+    """Drafts the answer that it is given, but with another token at each of some places; counts its passes."""
+
+    truth: tuple[int, ...] = ()
+    wrong: frozenset[int] = frozenset()
+    passes = 0
+
+    def _guess(self, hidden: np.ndarray, state: int) -> list[int]:
+        at = self._place(state)
+        return [token + 1 if at + n in self.wrong else token for n, token in enumerate(self.truth[at:-1])]
+
+    def _place(self, wanted: int) -> int:
+        """How many tokens of the truth lead to a state."""
+        assert self.grammar is not None
+        tokens, state = self.grammar.forced(self.grammar.start(self.settings.mode))
+        at = len(tokens)
+        while state != wanted:
+            choices = self.grammar.choices(state)
+            run, state = self.grammar.forced(int(choices.nexts[choices.tokens.tolist().index(self.truth[at])]))
+            at += 1 + len(run)
+        return at
+
+    def _check(self, hidden: np.ndarray, answer: Written) -> tuple[int, int]:
+        type(self).passes += 1
+        return super()._check(hidden, answer)
+
+
+@pytest.mark.parametrize("wrong", [(), (9,), (8, 9, 11), range(60)])
+@pytest.mark.parametrize("settings", [Decoding(), Decoding(temperature=1.0, seed=4)])
+def test_right_and_wrong_drafts_leave_the_answer_alone(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, wrong: Sequence[int], settings: Decoding
+) -> None:
+    monkeypatch.setattr(decoding, "_LONGEST_DRAFT", 0)
+    features = generator.model.features("vision", generator.model.prepare([picture(8)]))
+    single = generator.features(features, settings)[0]
+    monkeypatch.setattr(generate, "Decoder", Guesser)
+    monkeypatch.setattr(Guesser, "truth", single.tokens)
+    monkeypatch.setattr(Guesser, "wrong", frozenset(wrong))
+    monkeypatch.setattr(Guesser, "passes", 0)
+    drafted = generator.features(features, settings)[0]
+    assert drafted.tokens == single.tokens
+    assert drafted.logprob == pytest.approx(single.logprob, abs=1e-4)
+    assert Guesser.passes == 1 if not wrong else Guesser.passes > 1
+
+
+@pytest.mark.parametrize("mode", ["answer", "reason"])
+def test_drafts_of_its_own_leave_the_answer_alone(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    settings = [Decoding(mode, temperature=t, seed=seed, free_logprob=True) for seed in range(6) for t in (0.0, 1.0)]
+    settings = [replace(one, max_new_tokens=40) for one in settings]
+    drafted = [generator.answer(picture(one.seed), one) for one in settings]
+    monkeypatch.setattr(decoding, "_LONGEST_DRAFT", 0)
+    for one, answer in zip(settings, drafted, strict=True):
+        single = generator.answer(picture(one.seed), one)
+        assert answer.tokens == single.tokens
+        assert answer.logprob == pytest.approx(single.logprob, abs=1e-4)
+        assert answer.free_logprob == pytest.approx(single.free_logprob, abs=1e-3)
 
 
 def test_rows_of_a_batch_are_the_answers_alone(generator: Generator) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from PIL import Image
 from edgegeo.bundle import open_bundle
 from edgegeo.errors import GalleryError, InputError
 from edgegeo.runtime import Embedder, Gallery, Row, Skipped, open_image
-from edgegeo.runtime import gallery_build as build_module
+from edgegeo.runtime import gallery_intake as intake_module
+from edgegeo.runtime import gallery_manifest as manifest_module
 
 
 def tile(seed: int) -> Image.Image:
@@ -19,6 +21,12 @@ def tile(seed: int) -> Image.Image:
 
 def tiles(count: int) -> list[Row]:
     return [Row(f"tile-{i}", i / 2 - 10, 3.0 * i - 100, tile(i)) for i in range(count)]
+
+
+def file_of(gallery: Path, name: str) -> Path:
+    """A file of the gallery's only segment."""
+    (segment,) = (gallery / "segments").iterdir()
+    return segment / name
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def test_half_precision(embedder: Embedder, tmp_path: Path, gallery: Gallery) ->
     small = Gallery.build(tmp_path / "g", tiles(21), embedder, dtype="float16")
     query = embedder.texts(["a green field"])
     assert small.search(query, 5).ids == gallery.search(query, 5).ids
-    assert (tmp_path / "g" / "vectors.npy").stat().st_size < (gallery.path / "vectors.npy").stat().st_size
+    assert file_of(small.path, "vectors.npy").stat().st_size < file_of(gallery.path, "vectors.npy").stat().st_size
     with pytest.raises(InputError, match="int8"):
         Gallery.build(tmp_path / "h", tiles(2), embedder, dtype="int8")
 
@@ -78,8 +86,8 @@ def test_broken_pictures_are_named(embedder: Embedder, tmp_path: Path) -> None:
     ]
     built = Gallery.build(tmp_path / "g", rows, embedder)
     assert len(built) == 2
-    assert [s.id for s in built.skipped] == ["earlier", "bad", "gone"]
-    assert "not a JPEG" in built.skipped[1].reason
+    assert [s.id for s in built.skipped] == ["bad", "earlier", "gone"]
+    assert "not a JPEG" in built.skipped[0].reason
     assert Gallery.open(tmp_path / "g").skipped == built.skipped
 
 
@@ -110,12 +118,11 @@ def test_the_old_gallery_survives_a_failure(
 
     with pytest.raises(GalleryError, match=r"No space left on device.*unchanged"):
         Gallery.build(tmp_path / "g", failing(), embedder, batch=2)
-    monkeypatch.setattr(build_module.os, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(manifest_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(GalleryError, match="unchanged"):
         Gallery.build(tmp_path / "g", tiles(5), embedder)
     monkeypatch.undo()
     assert len(Gallery.open(tmp_path / "g")) == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["g"]
 
 
 def test_a_gallery_replaces_a_gallery_and_nothing_else(embedder: Embedder, tmp_path: Path) -> None:
@@ -151,37 +158,57 @@ def test_no_gallery(tmp_path: Path) -> None:
         Gallery.open(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "positions.npy", "ids.bin", "ids.offsets.npy", "thumbs.bin"])
+@pytest.mark.parametrize(
+    "name", ["vectors.npy", "positions.npy", "digests.npy", "ids.bin", "ids.offsets.npy", "thumbs.bin"]
+)
 def test_damaged_files(gallery: Gallery, tmp_path: Path, name: str) -> None:
     copy = tmp_path / "g"
     shutil.copytree(gallery.path, copy)
-    data = bytearray((copy / name).read_bytes())
+    file = file_of(copy, name)
+    data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
-    (copy / name).write_bytes(data)
+    file.write_bytes(data)
     with pytest.raises(GalleryError, match="differs from its recorded hash"):
         Gallery.open(copy)
-    (copy / name).write_bytes(data[:-3])
+    file.write_bytes(data[:-3])
     with pytest.raises(GalleryError, match="cut off"):
         Gallery.open(copy, check_hashes=False)
-    (copy / name).unlink()
+    file.unlink()
     with pytest.raises(GalleryError, match="missing"):
         Gallery.open(copy)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 9}, {"count": "many"}, {"count": 3}, {"dim": 7}, {"dtype": "float16"}, {"files": {}}, {"extra": 1}],
-)
-def test_a_damaged_manifest(gallery: Gallery, tmp_path: Path, change: dict) -> None:
+    [
+        {"version": "two"}, {"dim": 7}, {"dim": 0}, {"dtype": "float16"}, {"dtype": "int3"}, {"segments": []},
+        {"extra": 1}, {"deleted": {"name": "../x", "rows": 1, "file": {"bytes": 1, "sha256": ""}}},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_does_not_fit(gallery: Gallery, tmp_path: Path, change: dict) -> None:
     copy = tmp_path / "g"
     shutil.copytree(gallery.path, copy)
-    info = json.loads((copy / "gallery.json").read_text())
-    (copy / "gallery.json").write_text(json.dumps({**info, **change}))
-    with pytest.raises(GalleryError):
+    info = json.loads((copy / "gallery.json").read_text())["gallery"]
+    body = json.dumps({**info, **change})
+    head = f'{{"schema": 2,\n"sha256": "{hashlib.sha256(body.encode()).hexdigest()}",\n"gallery": '
+    (copy / "gallery.json").write_text(f"{head}{body}}}\n")
+    with pytest.raises(GalleryError, match="build"):
         Gallery.open(copy)
-    (copy / "gallery.json").write_text("{")
-    with pytest.raises(GalleryError, match="can't be read"):
-        Gallery.open(copy)
+
+
+def test_other_versions_and_other_files(gallery: Gallery, tmp_path: Path) -> None:
+    copy = tmp_path / "g"
+    shutil.copytree(gallery.path, copy)
+    for text, words in (
+        ('{\n "schema": 1,\n "bundle": "x"}', r"gallery version 1, this edgegeo reads version 2; build the gallery"),
+        ((copy / "gallery.json").read_text().replace('"schema": 2', '"schema": 3'), "gallery version 3"),
+        ("{", "damaged"),
+        ("", "damaged"),
+        ((copy / "gallery.json").read_text()[:-1], "damaged"),
+    ):
+        (copy / "gallery.json").write_text(text)
+        with pytest.raises(GalleryError, match=words):
+            Gallery.open(copy)
 
 
 def test_bad_queries(gallery: Gallery) -> None:
@@ -207,5 +234,5 @@ def test_thumbnails_of_strips_can_be_opened() -> None:
     strip = Image.new("RGB", (2000, 10))
     import io
 
-    small = Image.open(io.BytesIO(build_module.thumbnail(strip, 128)))
+    small = Image.open(io.BytesIO(intake_module.thumbnail(strip, 128)))
     assert small.size == (128, 8)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import ImageError
 from edgegeo.runtime.image import ImageLimits, open_image, to_rgb
+from edgegeo.runtime.image_header import read_header
 from edgegeo.runtime.pictures import prepare_picture
 
 HALF = (0.5, 0.5, 0.5)
@@ -106,6 +108,87 @@ def test_turned_photos_are_those_of_load_image(tmp_path: Path, orientation: int)
     np.testing.assert_array_equal(np.asarray(open_image(Image.open(file))), np.asarray(expected))
 
 
+def exif_of(orientation: int, order: str = "<", kind: int = 3) -> bytes:
+    """EXIF with nothing but an orientation, as SHORT (3) or as LONG (4)."""
+    value = struct.pack(order + ("I" if kind == 4 else "HH"), *([orientation] if kind == 4 else [orientation, 0]))
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IHHHI", 8, 1, 0x0112, kind, 1)
+    return b"Exif\0\0" + head + value + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_orientation_is_read_as_pillow_reads_it(form: str, kind: int, order: str) -> None:
+    lossless = {"lossless": True} if form == "WEBP" else {}
+    for orientation in (0, 1, 3, 6, 9, 500):
+        data = encoded(picture(40, 30), form, exif=exif_of(orientation, order, kind), **lossless)
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        opened = open_image(data)
+        np.testing.assert_array_equal(np.asarray(opened), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(open_image(opened)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_orientation_in_xmp_counts_where_exif_is_silent(form: str) -> None:
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    for more, size in (({}, (30, 40)), ({"exif": exif_of(1)}, (40, 30))):
+        data = encoded(picture(40, 30), form, xmp=xmp, **more)
+        assert open_image(data).size == size == ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size
+
+
+def overlapping_exif(size: int) -> bytes:
+    """EXIF whose entries all claim the whole block: read naively, it takes `size` squared over twelve bytes."""
+    count = min(size // 12 - 10, 65_000)
+    entries = b"".join(struct.pack("<HHII", 40_000 + i % 20_000, 7, size - 100, 8) for i in range(count))
+    return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(size - len(entries) - 10)
+
+
+def test_metadata_reaches_no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("metadata was parsed")
+
+    bomb = overlapping_exif(60_000)
+    pictures = [encoded(picture(40, 30), form, exif=b"Exif\0\0" + bomb) for form in ("JPEG", "PNG", "WEBP")]
+    text = PngInfo()
+    for i in range(40):
+        text.add_text(f"key{i}", "x" * 200_000, zip=True)
+    pictures.append(encoded(picture(40, 30), "PNG", pnginfo=text, icc_profile=bytes(3_000_000)))
+    pictures.append(encoded(picture(40, 30), "JPEG", icc_profile=bytes(3_000_000), comment=bytes(60_000)))
+    monkeypatch.setattr(Image.Exif, "load", refuse)
+    for data in pictures:
+        opened = open_image(data)
+        assert opened.size == (40, 30)
+        assert not {"icc_profile", "comment", "key1"} & set(opened.info)
+
+
+@pytest.mark.parametrize(
+    ("more", "size"), [({}, (900, 700)), ({"progressive": True}, (40, 30)), ({"restart_marker_rows": 1}, (400, 300))]
+)
+def test_what_is_left_out_of_a_file_changes_no_pixel(more: dict[str, object], size: tuple[int, int]) -> None:
+    for image in (picture(*size), picture(*size, "L"), picture(*size).convert("CMYK")):
+        data = encoded(image, "JPEG", **more, exif=exif_of(1), xmp=b"x", comment=b"hello", dpi=(72, 72))
+        expected = Image.open(io.BytesIO(data)).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(open_image(data)), np.asarray(expected))
+        header = read_header(data)
+        assert header is not None
+        assert (header.width, header.height) == size
+        assert b"hello" not in header.pixels
+
+
+def test_junk_between_segments_is_skipped_as_pillow_does() -> None:
+    data = encoded(picture(40, 30), "JPEG")
+    odd = data[:20] + b"\xff\xff\xff" + data[20:]
+    np.testing.assert_array_equal(np.asarray(open_image(odd)), np.asarray(Image.open(io.BytesIO(odd))))
+
+
+def test_large_transparent_pictures_are_laid_on_white_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    for image in (picture(301, 77, "RGBA"), picture(300, 70, "LA"), palette_with_transparency()):
+        whole = np.asarray(to_rgb(image))
+        monkeypatch.setattr("edgegeo.runtime.image._STRIP_PIXELS", 1000)
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), whole)
+        monkeypatch.undo()
+
+
 def test_transparency_is_laid_on_white() -> None:
     clear = Image.new("RGBA", (16, 16), (10, 20, 30, 0))
     assert to_rgb(clear).getpixel((3, 3)) == (255, 255, 255)
@@ -139,6 +222,29 @@ def animated(kind: str) -> bytes:
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
 
 
+def webp_canvas(width: int, height: int) -> bytes:
+    """An extended WebP that declares a canvas and holds nothing."""
+    body = struct.pack("<4sI4x", b"VP8X", 10)
+    body += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again, each a pass over the whole picture."""
+    data = encoded(picture(90, 90), "JPEG", progressive=True)
+    return data[:-2] + data[data.rfind(b"\xff\xda") : -2] * count + b"\xff\xd9"
+
+
+def many_segments(count: int) -> bytes:
+    data = encoded(picture(90, 90), "JPEG")
+    return data[:2] + b"\xff\xfe\0\2" * count + data[2:]
+
+
+def many_chunks(count: int) -> bytes:
+    data = encoded(picture(90, 90), "PNG")
+    return data[:33] + (struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))) * count + data[33:]
+
+
 BAD = {
     "text": (b"this is no picture", "not a JPEG, PNG or WebP"),
     "nothing": (b"", "is empty"),
@@ -147,12 +253,18 @@ BAD = {
     "one pixel": (encoded(picture(1, 1), "PNG"), "1 x 1 pixels"),
     "1 x 4000": (encoded(picture(1, 4000), "PNG"), "1 x 4000 pixels"),
     "a strip": (encoded(picture(8, 4000), "PNG"), "longer than 200:1"),
-    "bomb": (png_header(20_000, 20_000), "more than 50,000,000 pixels"),
-    "big": (png_header(10_000, 9_000), "more than 50,000,000 pixels"),
+    "bomb": (png_header(20_000, 20_000), "more than the allowed 50,000,000"),
+    "big": (png_header(10_000, 9_000), "more than the allowed 50,000,000"),
     "just too big": (png_header(8_000, 8_000), "more than the allowed 50,000,000"),
     "cut JPEG": (encoded(picture(90, 90), "JPEG")[:2000], "damaged or cut off"),
     "cut PNG": (encoded(picture(90, 90), "PNG")[:2000], "damaged or cut off"),
     "cut WebP": (encoded(picture(90, 90), "WEBP")[:1000], "could not create decoder"),
+    "a header cut off": (encoded(picture(90, 90), "PNG")[:20], "header ends early"),
+    "no scan": (encoded(picture(90, 90), "JPEG")[:300], "header ends early"),
+    "huge WebP canvas": (webp_canvas(16_383, 16_383), "more than the allowed 50,000,000"),
+    "many scans": (many_scans(200), "more than 64 scans"),
+    "many segments": (many_segments(6_000), "more than 5,000 segments"),
+    "many chunks": (many_chunks(6_000), "more than 5,000 chunks"),
     "animated PNG": (animated("PNG"), "animated"),
     "animated WebP": (animated("WEBP"), "animated"),
 }

@@ -140,6 +140,23 @@ def test_rerank_equals_the_full_head_on_whole_prompts(model: Model) -> None:
     assert reranker.score("a green field", []).shape == (0,)
 
 
+def test_text_candidates_equal_the_full_head_on_whole_prompts(model: Model) -> None:
+    reranker, role = Reranker(model), Reranker(model).role
+    asked, *texts = [model.tokenizer.encode(text) for text in TEXTS[:3]]
+    (seen,) = model.features("vision", model.prepare(pictures(1)))
+    of_text, of_picture = reranker.text_margins(TEXTS[0], TEXTS[1:3]), reranker.text_margins(seen, TEXTS[1:3])
+    before, _, between, _, after = role.text_prompt
+    for row, ids in enumerate(texts):
+        words = [*(before.ids or ()), *asked, *(between.ids or ()), *ids, *(after.ids or ())]
+        assert of_text[row] == pytest.approx(plain_margin(model, [np.array(words)], []), abs=2e-3)
+        turned = plain_margin(model, fill(role.text_prompt, [ids]), [[seen]])
+        assert of_picture[row] == pytest.approx(turned, abs=2e-3)
+    with pytest.raises(InputError, match="reads up to"):
+        reranker.text_margins(TEXTS[0], ["q w " * 300])
+    with pytest.raises(InputError, match="empty"):
+        reranker.text_margins(seen, [" "])
+
+
 def test_rerank_refuses_a_text_without_room(model: Model) -> None:
     assert Reranker(model).max_query_tokens < 256
     with pytest.raises(InputError, match="reads up to"):

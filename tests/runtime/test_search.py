@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgegeo.runtime import search as search_module
-from edgegeo.runtime.search import exact_search
+from edgegeo.runtime.search import exact_search, search_parts, take_rows
 
 
 def unit(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
@@ -66,3 +66,35 @@ def test_a_result_does_not_depend_on_the_batch() -> None:
         alone = exact_search(vectors, queries[index : index + 1], 5)
         np.testing.assert_array_equal(alone[0][0], rows[index])
         np.testing.assert_array_equal(alone[1][0], scores[index])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("count", [1, 40])
+def test_parts_without_deleted_rows_equal_one_array(dtype: type, count: int) -> None:
+    rng = np.random.default_rng(3)
+    vectors, queries = unit(rng, 5000, 24).astype(dtype), unit(rng, count, 24)
+    vectors[[10, 2500, 4999]] = vectors[10]
+    queries[0] = vectors[10]
+    deleted = np.sort(rng.choice(np.delete(np.arange(5000), [10, 2500, 4999]), 700, replace=False))
+    deleted = np.union1d(deleted, np.arange(1200, 1300))
+    kept = np.delete(np.arange(5000), deleted)
+    for cuts in ((), (1, 2, 1250, 4000), (1200, 1300)):
+        rows, scores = search_parts(np.split(vectors, cuts), queries, 7, deleted)
+        expected_rows, expected_scores = exact_search(vectors[kept], queries, 7)
+        np.testing.assert_array_equal(rows, kept[expected_rows])
+        np.testing.assert_array_equal(scores, expected_scores)
+        assert rows[0, :3].tolist() == [10, 2500, 4999]
+
+
+def test_more_than_there_are_gives_what_there_is() -> None:
+    vectors = unit(np.random.default_rng(4), 9, 8)
+    rows, scores = search_parts(np.split(vectors, [4]), -vectors[:1], 9, np.array([0, 3, 4, 8]))
+    assert sorted(rows[0].tolist()) == [1, 2, 5, 6, 7]
+    assert np.isfinite(scores).all()
+
+
+def test_rows_are_taken_in_the_order_asked_for() -> None:
+    whole = np.arange(40).reshape(20, 2)
+    rows = np.array([19, 0, 7, 7, 3, 12])
+    for cuts in ((), (5,), (1, 4, 8, 12, 13)):
+        np.testing.assert_array_equal(take_rows(np.split(whole, cuts), rows), whole[rows])

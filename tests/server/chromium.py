@@ -29,6 +29,12 @@ FLAGS = (
 )
 
 
+CODES = {
+    "Tab": 9, "Enter": 13, "Escape": 27, "Space": 32, "PageUp": 33, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
+    "ArrowDown": 40, "Delete": 46, "+": 187, "-": 189,
+}  # fmt: skip
+
+
 class Chromium:
     """One browser with one page. Collects the page's requests and console messages."""
 
@@ -106,25 +112,75 @@ class Chromium:
         node = self._command("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self._command("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
-    def press(self, key: str) -> None:
-        """A key of the keyboard: Tab, Enter, Space."""
-        text = {"Enter": "\r", "Space": " "}.get(key)
-        codes = {"Tab": 9, "Enter": 13, "Space": 32}
+    def press(self, key: str, shift: bool = False) -> None:
+        """A key of the keyboard: one of CODES, or a character."""
+        text = {"Enter": "\r", "Space": " "}.get(key, key if len(key) == 1 else None)
         name = " " if key == "Space" else key
-        same: dict[str, Any] = {"key": name, "code": key, "windowsVirtualKeyCode": codes[key]}
+        code = CODES.get(key) or ord(key.upper())
+        same: dict[str, Any] = {"key": name, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}
         down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
         self._command("Input.dispatchKeyEvent", **down, **same)
         self._command("Input.dispatchKeyEvent", type="keyUp", **same)
 
-    def dress(self, width: int = 1280, height: int = 900, dark: bool = False, phone: bool = False) -> None:
-        """Size and colour scheme of the screen."""
+    def drag(self, selector: str, begin: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse on an element, move and let go; both points as shares of its width and height."""
+        (x0, y0), (x1, y1) = (self._at(selector, *point) for point in (begin, end))
+        mouse = {"button": "left", "clickCount": 1}
+        self._command("Input.dispatchMouseEvent", type="mousePressed", x=x0, y=y0, **mouse)
+        for share in (0.5, 1.0):
+            x, y = x0 + (x1 - x0) * share, y0 + (y1 - y0) * share
+            self._command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+        self._command("Input.dispatchMouseEvent", type="mouseReleased", x=x1, y=y1, **mouse)
+
+    def scroll(self, selector: str, down: float) -> None:
+        """Turn the mouse's wheel over the middle of an element."""
+        x, y = self._at(selector, 0.5, 0.5)
+        self._command("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=down)
+
+    def pinch(self, selector: str, begin: float, end: float) -> None:
+        """Two fingers on an element, moved from one distance (a share of its width) to another."""
+        for kind, apart in (("touchStart", begin), ("touchMove", (begin + end) / 2), ("touchMove", end)):
+            places = [self._at(selector, 0.5 + side * apart / 2, 0.5) for side in (-1, 1)]
+            points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+            self._command("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        self._command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def drop(self, selector: str, file: Path) -> None:
+        """Drag a file from outside onto an element and drop it."""
+        x, y = self._at(selector, 0.5, 0.5)
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self._command("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def _at(self, selector: str, across: float, down: float) -> tuple[float, float]:
+        box = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{box}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        x, y, width, height = self.run(
+            f"(({{x, y, width, height}}) => [x, y, width, height])({box}.getBoundingClientRect())"
+        )
+        return x + width * across, y + height * down
+
+    def tree(self) -> list[tuple[str, str]]:
+        """Role and name of everything that a screen reader is told of, in order."""
+        nodes = self._command("Accessibility.getFullAXTree")["nodes"]
+        told = [node for node in nodes if not node.get("ignored")]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in told]
+
+    def dress(
+        self, width: int = 1280, height: int = 900, dark: bool = False, phone: bool = False, calm: bool = True
+    ) -> None:
+        """Size and colour scheme of the screen; `calm` asks for reduced motion."""
         scale = 2 if phone else 1
         self._command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
         )
         self._command("Emulation.setTouchEmulationEnabled", enabled=phone)
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._command("Emulation.setEmulatedMedia", features=scheme)
+        wishes = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if calm else "no-preference",
+        }
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self._command("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path) -> None:
         """A PNG of the whole page."""

@@ -34,7 +34,13 @@ def planet_gallery(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
 def settings(tiny_bundle: Path, planet_gallery: Path) -> ServerSettings:
     """The defaults, with small limits."""
     return ServerSettings(
-        bundles=(tiny_bundle,), gallery=planet_gallery, port=0, threads=1, max_body_bytes=2 * 2**20, max_inputs=20
+        bundles=(tiny_bundle,),
+        gallery=planet_gallery,
+        port=0,
+        threads=1,
+        max_body_bytes=2 * 2**20,
+        max_inputs=20,
+        allowed_hosts=("testserver",),
     )
 
 

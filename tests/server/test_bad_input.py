@@ -157,7 +157,8 @@ def test_a_lone_surrogate_is_no_text(client: TestClient) -> None:
         ("rerank", {"query": "x", "documents": ["test-00000"], "top_n": 0}, "top_n"),
         ("rerank", {"query": "x", "documents": ["test-00000"], "top_n": "NaN"}, "top_n"),
         ("rerank", {"query": "x", "documents": ["test-00000"] * 21}, "documents"),
-        ("rerank", {"query": "x", "documents": [{"content": [{"type": "text", "text": "hm"}]}]}, "documents.0"),
+        ("rerank", {"query": "x", "documents": ["y"], "rank_fields": ["title"]}, "rank_fields.0"),
+        ("rerank", {"query": "x", "documents": ["y"], "max_tokens_per_doc": 9}, "max_tokens_per_doc"),
         ("search", {}, None),
         ("search", {"text": "x", "k": 0}, "k"),
         ("search", {"text": "x", "k": 1.5}, "k"),
@@ -172,14 +173,14 @@ def test_a_lone_surrogate_is_no_text(client: TestClient) -> None:
 )
 def test_requests_of_the_wrong_form(client: TestClient, route: str, body: Any, param: str | None) -> None:
     answer = client.post(f"/v1/{route}", json=body)
-    refused(answer, 422, "invalid_input" if "hm" not in json.dumps(body) else "text_document")
+    refused(answer, 422, "invalid_input")
     if param is not None:
         assert answer.json()["error"]["param"] == param
 
 
-@pytest.mark.parametrize("document", ["test-99999", "nonsense", {"id": "../../etc/passwd"}])
+@pytest.mark.parametrize("document", [{"id": "test-99999"}, {"id": "../../etc/passwd"}])
 def test_unknown_documents_are_named_by_place(client: TestClient, document: Any) -> None:
-    answer = client.post("/v1/rerank", json={"query": "x", "documents": ["test-00001", document]})
+    answer = client.post("/v1/rerank", json={"query": "x", "documents": [{"id": "test-00001"}, document]})
     message = refused(answer, 422, "unknown_document")
     assert answer.json()["error"]["param"] == "documents.1"
     assert "passwd" not in message
@@ -189,7 +190,7 @@ def test_unknown_documents_are_named_by_place(client: TestClient, document: Any)
 @pytest.mark.parametrize("raw", [b"{", b'{"k": NaN}', b"[" * 50_000, b"\xff\xfe\x00", b"null", b""])
 def test_bodies_that_are_no_json_object(client: TestClient, route: str, raw: bytes) -> None:
     answer = client.post(f"/v1/{route}", content=raw, headers={"content-type": "application/json"})
-    assert answer.status_code in (400, 422), answer.text
+    assert answer.status_code in (400, 413, 422), answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 

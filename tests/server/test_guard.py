@@ -1,5 +1,7 @@
 """What stands before every request: key, size, queue, deadline, headers; and what failures look like from outside."""
 
+import gzip
+import hmac
 import threading
 import time
 from collections.abc import Iterator
@@ -12,11 +14,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from edgegeo.bundle import Roles, open_bundle, publish, staging
 from edgegeo.errors import BundleError, GalleryError
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
+from edgegeo.server.guard import ADMIN_HEADER, MOST_HEADERS, SECURITY_HEADERS
 from edgegeo.server.settings import ServerSettings
 
 KEY = "0123456789abcdef-key"
@@ -33,7 +37,9 @@ def started(engine: Engine, settings: ServerSettings, **changes: Any) -> Iterato
 def model_busy(client: TestClient) -> Iterator[None]:
     """The model thread at work on something long; the jobs behind it wait."""
     hold = threading.Event()
-    client.app.state.context.model._pool.submit(hold.wait, 20)  # type: ignore[attr-defined]
+    scheduler = client.app.state.context.fleet.scheduler  # type: ignore[attr-defined]
+    assert client.portal is not None
+    client.portal.start_task_soon(scheduler.run, "heartbeat", hold.wait, 20)
     try:
         yield
     finally:
@@ -72,16 +78,145 @@ def test_pages_and_probes_need_no_key_and_tell_no_secret(engine: Engine, setting
 
 
 def test_every_answer_has_the_security_headers(client: TestClient) -> None:
-    for answer in (client.get("/"), client.get("/none"), client.post("/v1/locate", json={}), client.get("/metrics")):
+    answers = [client.get(address) for address in ("/", "/docs", "/none", "/page/app.js", "/page/none", "/metrics")]
+    answers += [client.post("/v1/locate", json={}), client.delete("/v1/gallery/tiles/x"), client.options("/v1/locate")]
+    answers += [client.get("/", headers={"host": "elsewhere.example"}), client.get("/health/ready")]
+    for answer in answers:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
         assert "http" not in policy
+        for name, value in SECURITY_HEADERS.items():
+            assert answer.headers[name] == value
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["referrer-policy"] == "no-referrer"
-        assert "server" not in answer.headers
-    assert client.post("/v1/locate", json={"text": "x"}).headers["cache-control"] == "no-store"
+        assert "camera=(self)" in answer.headers["permissions-policy"]
+        assert not [name for name in answer.headers if name.startswith("access-control") or name == "server"]
+    for answer in (client.post("/v1/locate", json={"text": "x"}), client.get("/v1/models"), client.get("/none")):
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "LOCALHOST.", "127.0.0.1:1", "[::1]:80", "10.1.2.3"])
+def test_own_names_and_addresses_are_answered(engine: Engine, settings: ServerSettings, host: str) -> None:
+    with started(engine, settings, allowed_hosts=("Edge.local",)) as client:
+        assert client.get("/v1/models", headers={"host": host}).status_code == 200
+        assert client.get("/v1/models", headers={"host": "edge.local:8080"}).status_code == 200
+
+
+def test_a_name_that_was_made_to_point_here_is_not_answered(engine: Engine, settings: ServerSettings) -> None:
+    with started(engine, settings, allowed_hosts=()) as client:
+        for host in (
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "[::1",
+            "localhost:8080:1",
+        ):
+            for answer in (
+                client.get("/", headers={"host": host}),
+                client.post("/v1/locate", json={"text": "x"}, headers={"host": host}),
+                client.get("/health/live", headers={"host": host}),
+            ):
+                assert (answer.status_code, code(answer)) == (421, "unknown_host"), host
+        right = {"host": "localhost"}
+        assert 'edgegeo_refused_total{reason="host"} 18.0' in client.get("/metrics", headers=right).text
+    with started(engine, settings, allowed_hosts=("*",)) as client:
+        assert client.get("/health/live", headers={"host": "evil.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://testserver:9999"},
+        {"origin": "http://testserver.evil.example"},
+        {"origin": ""},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_pages_of_other_origins_cant_send_anything(client: TestClient, headers: dict[str, str]) -> None:
+    for method, address in (("POST", "/v1/locate"), ("POST", "/v1/gallery/tiles"), ("DELETE", "/v1/gallery/tiles/x")):
+        answer = client.request(method, address, json={"text": "x"}, headers=headers)
+        assert (answer.status_code, code(answer)) == (403, "cross_origin")
+    # No preflight is granted, and what can be read without one is withheld by the browser (CORP, no CORS).
+    asked = {**headers, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    preflight = client.options("/v1/locate", headers=asked)
+    assert preflight.status_code == 405
+    assert "access-control-allow-origin" not in preflight.headers
+    assert client.get("/v1/models", headers=headers).headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("headers", [{}, {"origin": "https://testserver"}, {"sec-fetch-site": "same-origin"}])
+def test_the_own_page_and_other_programs_may(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.post("/v1/locate", json={"text": "x"}, headers=headers).status_code == 200
+
+
+def test_only_the_administrator_changes_anything(engine: Engine, settings: ServerSettings) -> None:
+    changes = [
+        ("POST", "/v1/gallery/tiles"), ("DELETE", "/v1/gallery/tiles/none"), ("POST", "/v1/admin/reload"),
+        ("PUT", "/v1/models"), ("PATCH", "/anything"), ("GET", "/v1/admin/none"), ("POST", "/v1/gallery"),
+    ]  # fmt: skip
+    with started(engine, settings) as client:
+        for method, address in changes:
+            answer = client.request(method, address, headers={ADMIN_HEADER: "", "authorization": f"Bearer {KEY}"})
+            assert (answer.status_code, code(answer)) == (403, "no_admin_key"), address
+    admin = "an-administrators-key"
+    right = {"authorization": f"Bearer {KEY}"}
+    with started(engine, settings, api_key=KEY, admin_key=admin) as client:
+        for method, address in changes:
+            assert client.request(method, address, headers={ADMIN_HEADER: admin}).status_code == 401
+            for sent in ({}, {ADMIN_HEADER: KEY}, {ADMIN_HEADER: admin + "x"}, {ADMIN_HEADER: ""}):
+                answer = client.request(method, address, headers={**right, **sent})
+                assert (answer.status_code, code(answer)) == (403, "not_the_administrator"), (address, sent)
+            allowed = client.request(method, address, headers={**right, ADMIN_HEADER: admin}, content=b"{")
+            assert allowed.status_code in (200, 400, 404, 405, 415, 422), address
+        # The administrator's key is no API key.
+        answer = client.get("/v1/models", headers={"authorization": f"Bearer {admin}"})
+        assert (answer.status_code, code(answer)) == (401, "invalid_api_key")
+
+
+def test_keys_are_compared_in_constant_time(
+    engine: Engine, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def noted(a: bytes, b: bytes) -> bool:
+        compared.append((len(a), len(b)))
+        return compare(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", noted)
+    with started(engine, settings, api_key=KEY, admin_key=KEY + "admin") as client:
+        for sent in ("x", KEY, "x" * 5000):
+            client.delete("/v1/models", headers={"authorization": f"Bearer {sent}", ADMIN_HEADER: sent})
+    # Whatever is sent, digests of one length are compared: three API keys, and the one administrator's behind it.
+    assert compared == [(32, 32)] * 4
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "x"])
+def test_packed_bodies_are_not_unpacked(client: TestClient, encoding: str) -> None:
+    packed = gzip.compress(b'{"text": "a river"}')
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    answer = client.post("/v1/locate", content=packed, headers=headers)
+    assert (answer.status_code, code(answer)) == (415, "encoded_body")
+    answer = client.post("/v1/locate", json={"text": "x"}, headers={"content-encoding": "identity"})
+    assert answer.status_code == 200
+
+
+def test_many_headers_are_refused(client: TestClient) -> None:
+    assert client.get("/health/live", headers={f"x-{i}": "y" for i in range(50)}).status_code == 200
+    answer = client.get("/health/live", headers={f"x-{i}": "y" for i in range(MOST_HEADERS + 1)})
+    assert (answer.status_code, code(answer)) == (431, "too_many_headers")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_websockets_are_closed(client: TestClient) -> None:
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/locate"):
+        pass
 
 
 def test_request_ids_are_given_or_made(client: TestClient) -> None:

@@ -1,18 +1,24 @@
 """Starting and stopping a real server process."""
 
 import json
+import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live import running
 
 from edgegeo.errors import BundleError, ServerError
-from edgegeo.server import ServerSettings, read_api_key, serve
+from edgegeo.server import ServerSettings, serve
 from edgegeo.server.listen import bind
-from edgegeo.server.settings import KEY_VARIABLE, is_loopback
 
 KEY = "0123456789abcdef"
 
@@ -62,43 +68,73 @@ def test_a_missing_bundle_leaves_the_port_free(tmp_path: Path) -> None:
     bind("127.0.0.1", port).close()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "edge.local", ""])
-def test_other_machines_need_a_key(tmp_path: Path, host: str) -> None:
-    with pytest.raises(ServerError, match=KEY_VARIABLE):
-        ServerSettings(bundles=(tmp_path,), host=host)
-    assert ServerSettings(bundles=(tmp_path,), host=host, api_key=KEY).host == host
+# Whoever connects, or asks for the address of a name, beyond this machine, ends the process.
+CONFINED = """
+import os, sys
+def confine(event, given):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and isinstance(given[1], tuple):
+        host = given[1][0]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
+        host = given[0]
+    else:
+        return
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        os.write(2, f"{event} {given}\\n".encode())
+        os._exit(99)
+sys.addaudithook(confine)
+"""
+OUTSIDE = "http://192.0.2.1/photo.jpg"
 
 
-def test_loopback_is_known() -> None:
-    assert all(is_loopback(host) for host in ("127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]"))
+def test_the_confinement_confines() -> None:
+    for attempt in ("socket.create_connection(('192.0.2.1', 80), 0.1)", "socket.gethostbyname('example.com')"):
+        done = subprocess.run([sys.executable, "-c", f"{CONFINED}\nimport socket\n{attempt}"], capture_output=True)
+        assert done.returncode == 99, attempt
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"port": -1}, {"port": 70_000}, {"queue_size": 0}, {"deadline_s": 0.0}, {"max_body_bytes": 0}]
-)
-def test_settings_that_cant_work(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ServerError, match=next(iter(wrong))):
-        ServerSettings(bundles=(tmp_path,), **wrong)  # type: ignore[arg-type]
+def bodies(operation: Any, schemas: Any) -> Iterator[Any]:
+    """The examples of an operation's JSON body, and the same with the pictures named by addresses."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if content is None:
+        yield None
+        return
+    schema = content["schema"]
+    schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    assert schema["examples"]
+    for example in schema["examples"]:
+        yield example
+        yield json.loads(re.sub(r"data:image[^\"]*", OUTSIDE, json.dumps(example)))
 
 
-def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text(f"  {KEY}file \nmore\n")
-    assert read_api_key(file, {KEY_VARIABLE: KEY}) == KEY + "file"
-    assert read_api_key(None, {KEY_VARIABLE: KEY}) == KEY
-    assert read_api_key(None, {}) is None
-    assert read_api_key(None, {KEY_VARIABLE: ""}) is None
+def test_nothing_is_asked_of_other_machines(tiny_bundle: Path, planet_gallery: Path, tmp_path: Path) -> None:
+    gallery = shutil.copytree(planet_gallery, tmp_path / "gallery")
+    keys = {"authorization": f"Bearer {KEY}", "x-admin-key": f"{KEY}admin"}
 
+    def ask(address: str, method: str, body: Any) -> int:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            address, data, {**keys, "content-type": "application/json", "referer": OUTSIDE}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                answer.read()
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
 
-@pytest.mark.parametrize("content", [b"", b"short\n", b"sixteen chars but spaces\n", b"\xff\xfe\x00\x01"])
-def test_keys_that_protect_nothing_are_refused(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "key"
-    file.write_bytes(content)
-    with pytest.raises(ServerError) as caught:
-        read_api_key(file)
-    assert "spaces but" not in str(caught.value)
-
-
-def test_a_missing_key_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="can't read the key file"):
-        read_api_key(tmp_path / "none")
+    statuses = []
+    with running(tiny_bundle, gallery, KEY, before=CONFINED, admin_key=f"{KEY}admin") as (process, address):
+        with urllib.request.urlopen(f"{address}/openapi.json", timeout=20) as answer:
+            described = json.load(answer)
+        for path, operations in described["paths"].items():
+            place = path.replace("{tile}", "test-00003").replace("{index}", "0").replace("{model}", "tiny")
+            assert "{" not in place
+            for method, operation in operations.items():
+                for body in bodies(operation, described["components"]["schemas"]):
+                    status = ask(f"{address}{place}", method.upper(), body)
+                    assert status < 500, (method, place, body)
+                    statuses.append((method, path, status))
+        assert process.poll() is None
+        answered = {path for _, path, status in statuses if status == 200}
+        assert answered == set(described["paths"])

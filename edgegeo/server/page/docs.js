@@ -59,25 +59,77 @@ function fields(schema, document) {
 const shortened = (value) =>
   JSON.stringify(value, (_, v) => (typeof v === "string" && v.length > SHOWN ? `${v.slice(0, SHOWN)}...` : v), 2);
 
+// A command that sends a form: every file, and what else has to be there.
+function formCommand(address, schema, headers) {
+  const parts = [];
+  for (const [name, field] of Object.entries(schema.properties ?? {})) {
+    const file = (field.items ?? field).format === "binary";
+    if (file || schema.required?.includes(name)) parts.push(`-F ${name}=${file ? "@photo.jpg" : "..."}`);
+  }
+  return `curl -s http://${location.host}${address} ${headers}${parts.join(" ")}`;
+}
+
+// An example as a command, and a button that sends it from here.
+function trial(verb, address, example, headers) {
+  const command = `curl -s http://${location.host}${address} ${headers}-H 'content-type: application/json' -d '${shortened(example)}'`;
+  const button = element("button", "", "Send it");
+  const result = element("div", "");
+  button.type = "button";
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      const answer = await fetch(address, {
+        method: verb.toUpperCase(), body: JSON.stringify(example), headers: { "content-type": "application/json" },
+      });
+      const text = await answer.text();
+      const shown = answer.headers.get("content-type")?.includes("json") ? shortened(JSON.parse(text)) : text;
+      result.replaceChildren(element("p", "soft", `Status ${answer.status}`), element("pre", "", shown));
+    } catch (fault) {
+      result.replaceChildren(element("p", "fault", `No answer: ${fault.message}`));
+    }
+    button.disabled = false;
+  });
+  result.setAttribute("aria-live", "polite");
+  return [element("h3", "", "Example"), element("pre", "", command), element("p", "", button), result];
+}
+
+function request(address, verb, said, document) {
+  const shown = [];
+  const headers = said.security ? "-H 'x-admin-key: KEY' " : "";
+  for (const [kind, content] of Object.entries(said.requestBody?.content ?? {})) {
+    const schema = resolved(content.schema, document);
+    shown.push(element("h3", "", `Request: ${kind}`), fields(schema, document));
+    for (const example of schema.examples ?? []) shown.push(...trial(verb, address, example, headers));
+    if (kind === "multipart/form-data") shown.push(element("pre", "", formCommand(address, schema, headers)));
+  }
+  if (said.parameters?.length) {
+    const entries = said.parameters.map((p) => {
+      const where = [p.description, `in the ${p.in}`].filter(Boolean).join("; ");
+      return [p.name, { ...p.schema, description: where }];
+    });
+    shown.push(element("h3", "", "Parameters"), fields({ properties: Object.fromEntries(entries) }, document));
+  }
+  return shown;
+}
+
+function answers(said, document) {
+  const shown = [];
+  for (const [kind, content] of Object.entries(said.responses?.["200"]?.content ?? {})) {
+    const schema = resolved(content.schema, document);
+    const examples = schema?.examples ?? (content.example ? [content.example] : []);
+    if (!schema?.properties && !examples.length) continue;
+    shown.push(element("h3", "", `Answer: ${kind}`));
+    if (schema.properties) shown.push(fields(schema, document));
+    for (const example of examples) shown.push(element("pre", "", typeof example === "string" ? example : shortened(example)));
+  }
+  return shown;
+}
+
 function operation(address, verb, said, document) {
   const card = element("details", "card");
   const summary = element("summary", "", element("span", "verb", verb.toUpperCase()), element("code", "", address));
   summary.append(element("span", "soft", said.summary ?? ""));
-  card.append(summary);
-  for (const [kind, content] of Object.entries(said.requestBody?.content ?? {})) {
-    const schema = resolved(content.schema, document);
-    card.append(element("h3", "", `Request: ${kind}`), fields(schema, document));
-    for (const example of schema.examples ?? []) {
-      const command = `curl -s http://${location.host}${address} -H 'content-type: application/json' -d '${shortened(example)}'`;
-      card.append(element("h3", "", "Example"), element("pre", "", command));
-    }
-  }
-  if (said.parameters?.length) {
-    const properties = Object.fromEntries(said.parameters.map((p) => [p.name, { ...p.schema, description: `in the ${p.in}` }]));
-    card.append(element("h3", "", "Parameters"), fields({ properties }, document));
-  }
-  const answer = resolved(said.responses?.["200"]?.content?.["application/json"]?.schema, document);
-  if (answer?.properties) card.append(element("h3", "", "Answer"), fields(answer, document));
+  card.append(summary, ...request(address, verb, said, document), ...answers(said, document));
   const codes = Object.entries(said.responses ?? {}).filter(([code]) => code !== "200");
   if (codes.length) {
     const table = element("table");

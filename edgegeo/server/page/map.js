@@ -1,113 +1,224 @@
-// An equirectangular world map: a picture or a graticule below, marks above. Degrees in, percent out.
+// The world map: a canvas with the basemap and circles, marks above it, and a view that can be moved.
 
-const SVG = "http://www.w3.org/2000/svg";
-const EARTH_KM = 6371.0088;
-const rad = (degrees) => (degrees * Math.PI) / 180;
-const deg = (radians) => (radians * 180) / Math.PI;
+import { Basemap } from "/page/basemap.js";
+import { steer } from "/page/gestures.js";
+import { circle, distance, greatCircle, km } from "/page/sphere.js";
+import { View } from "/page/view.js";
 
-/** Great-circle distance in km (haversine). */
-export function distance(a, b) {
-  const u = Math.sin(rad(b.lat - a.lat) / 2) ** 2;
-  const v = Math.sin(rad(b.lon - a.lon) / 2) ** 2;
-  return 2 * EARTH_KM * Math.asin(Math.sqrt(Math.min(1, u + Math.cos(rad(a.lat)) * Math.cos(rad(b.lat)) * v)));
-}
-
-/** 12.34° N, 56.78° E */
-export function words(place, digits = 2) {
-  const part = (value, plus, minus) => `${Math.abs(value).toFixed(digits)}° ${value < 0 ? minus : plus}`;
-  return `${part(place.lat, "N", "S")}, ${part(place.lon, "E", "W")}`;
-}
-
-function shape(kind, attributes) {
-  const node = document.createElementNS(SVG, kind);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
-
-// Points of the great circle from a to b, cut where it crosses the map's edge.
-function greatCircle(a, b) {
-  const xyz = (p) => [Math.cos(rad(p.lat)) * Math.cos(rad(p.lon)), Math.cos(rad(p.lat)) * Math.sin(rad(p.lon)), Math.sin(rad(p.lat))];
-  const [from, to] = [xyz(a), xyz(b)];
-  const angle = distance(a, b) / EARTH_KM;
-  if (angle < 1e-6) return "";
-  const points = [];
-  for (let i = 0; i <= 96; i++) {
-    const t = i / 96;
-    const [p, q] = [Math.sin((1 - t) * angle) / Math.sin(angle), Math.sin(t * angle) / Math.sin(angle)];
-    const [x, y, z] = from.map((value, axis) => p * value + q * to[axis]);
-    points.push([deg(Math.atan2(y, x)) + 180, 90 - deg(Math.atan2(z, Math.hypot(x, y)))]);
-  }
-  return path(points, false);
-}
-
-// The points at `km` around a place.
-function ring(center, km) {
-  const [angle, lat, lon] = [km / EARTH_KM, rad(center.lat), rad(center.lon)];
-  const points = [];
-  for (let i = 0; i <= 96; i++) {
-    const bearing = (2 * Math.PI * i) / 96;
-    const at = Math.asin(Math.sin(lat) * Math.cos(angle) + Math.cos(lat) * Math.sin(angle) * Math.cos(bearing));
-    const east = Math.atan2(Math.sin(bearing) * Math.sin(angle) * Math.cos(lat), Math.cos(angle) - Math.sin(lat) * Math.sin(at));
-    points.push([((deg(lon + east) + 540) % 360), 90 - deg(at)]);
-  }
-  return path(points);
-}
-
-function path(points) {
-  let before = null;
-  return points
-    .map(([x, y]) => {
-      const jump = before === null || Math.abs(x - before) > 180;
-      before = x;
-      return `${jump ? "M" : "L"}${x.toFixed(3)} ${y.toFixed(3)}`;
-    })
-    .join("");
-}
+const COLOURS = ["sea", "shallow", "land", "coast", "border", "grid", "label", "halo", "tint", "answer", "prior", "way"];
+const FLIGHT_MS = 420;
+const SCALE_PX = 110;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class WorldMap {
+  /** `root` holds a canvas, a `.marks` layer and a `.scale`. */
   constructor(root) {
     this.root = root;
-    this.svg = shape("svg", { viewBox: "0 0 360 180", preserveAspectRatio: "none", "aria-hidden": "true" });
-    let grid = "";
-    for (let lon = 30; lon < 360; lon += 30) grid += `M${lon} 0V180`;
-    for (let lat = 30; lat < 180; lat += 30) grid += `M0 ${lat}H360`;
-    this.svg.append(shape("path", { d: grid, class: "grid" }));
-    this.over = shape("g", {});
-    this.svg.append(this.over);
-    this.marks = document.createElement("div");
-    root.append(this.svg, this.marks);
+    this.canvas = root.querySelector("canvas");
+    this.layer = root.querySelector(".marks");
+    this.scale = root.querySelector(".scale");
+    this.context = this.canvas.getContext("2d");
+    this.basemap = new Basemap(null);
+    this.picture = null;
+    this.view = new View();
+    this.marks = new Map();
+    this.shapes = new Map();
+    this.colours = null;
+    this.drawn = false;
+    new ResizeObserver(() => this.#measure()).observe(root);
+    addEventListener("themechange", () => this.refresh());
+    steer(this);
+    this.#measure();
+    this.invalidate();
   }
 
-  /** A world picture below the graticule. */
-  picture(address) {
-    const image = new Image();
-    image.alt = "";
-    image.src = address;
-    this.root.prepend(image);
-    this.root.classList.add("pictured");
+  use(data, picture = null) {
+    this.basemap = new Basemap(data);
+    this.picture = picture;
+    this.refresh();
   }
 
-  clear() {
-    this.over.replaceChildren();
-    this.marks.replaceChildren();
+  /** Draw again, with the colours as they are now. */
+  refresh() {
+    this.colours = null;
+    this.invalidate();
   }
 
-  /** A dot; kind is "answer", "truth" or "tile". Returns its element. */
-  mark(place, kind, title) {
-    const dot = document.createElement("i");
-    dot.className = `mark ${kind}-mark`;
-    dot.title = title;
-    dot.style.left = `${((place.lon + 180) / 360) * 100}%`;
-    dot.style.top = `${((90 - place.lat) / 180) * 100}%`;
-    this.marks.append(dot);
-    return dot;
+  /** A mark of a class at a place, above the map; `node` may bring its own element. Returns the element. */
+  mark(place, kind, title, node = document.createElement("i")) {
+    node.classList.add("mark", `${kind}-mark`);
+    if (title) node.title = title;
+    this.layer.append(node);
+    this.marks.set(node, place);
+    this.invalidate();
+    return node;
   }
 
-  line(from, to) {
-    this.over.append(shape("path", { d: greatCircle(from, to), class: "way" }));
+  move(node, place) {
+    this.marks.set(node, place);
+    this.invalidate();
   }
 
-  circle(center, km) {
-    this.over.append(shape("path", { d: ring(center, km), class: "reach" }));
+  remove(node) {
+    node.remove();
+    this.marks.delete(node);
+  }
+
+  /** A named shape below the marks, replaced by the next one of its name: {center, km, kind} or {from, to}; null: none. */
+  shape(name, shape) {
+    if (shape) this.shapes.set(name, shape);
+    else this.shapes.delete(name);
+    this.invalidate();
+  }
+
+  /** Another view, at once or in flight. */
+  go(view, flying = true) {
+    this.#measure();
+    const [from, begun] = [this.view.copy(), performance.now()];
+    const flight = (this.flight = {});
+    if (!flying || still.matches || document.hidden) return this.#look(view);
+    const step = (time) => {
+      if (this.flight !== flight) return;
+      const share = Math.min(1, Math.max(0, (time - begun) / FLIGHT_MS));
+      this.#look(share < 1 ? from.between(view, 1 - (1 - share) ** 3) : view);
+      if (share < 1) requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+  }
+
+  /** Show all of these places. */
+  fit(places) {
+    this.#measure();
+    if (places.length) this.go(this.view.copy().fitted(places));
+  }
+
+  /** Bring a place into the middle unless it can be seen. */
+  show(place) {
+    this.#measure();
+    const [x, y] = this.view.point(place);
+    const inside = x > 30 && y > 30 && x < this.view.width - 30 && y < this.view.height - 30;
+    if (!inside) this.go(this.view.copy().hold(place, this.view.width / 2, this.view.height / 2));
+  }
+
+  world() {
+    const view = this.view.copy();
+    view.zoom = 1;
+    this.go(view.hold({ lat: 0, lon: view.lon }, view.width / 2, view.height / 2));
+  }
+
+  invalidate() {
+    if (this.drawn) return;
+    this.drawn = true;
+    requestAnimationFrame(() => {
+      this.drawn = false;
+      this.#draw();
+    });
+  }
+
+  // The view as it was asked for, on the map as large as it is by then.
+  #look(view) {
+    const { width, height } = this.view;
+    this.view = Object.assign(view.copy(), { width, height });
+    this.view.hold(view, width / 2, height / 2);
+    this.invalidate();
+  }
+
+  // The layout may have changed since the last frame, and nobody has told yet.
+  #measure() {
+    const [width, height] = [Math.max(1, this.root.clientWidth), Math.max(1, this.root.clientHeight)];
+    if (width === this.view.width && height === this.view.height) return;
+    Object.assign(this.view, { width, height });
+    this.view.hold(this.view.copy(), width / 2, height / 2);
+    this.canvas.width = Math.round(width * devicePixelRatio);
+    this.canvas.height = Math.round(height * devicePixelRatio);
+    this.invalidate();
+  }
+
+  #draw() {
+    this.#measure();
+    const { context, view } = this;
+    if (!this.colours) {
+      const style = getComputedStyle(this.root);
+      this.colours = Object.fromEntries(COLOURS.map((name) => [name, style.getPropertyValue(`--map-${name}`).trim()]));
+    }
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    this.basemap.draw(context, view, this.colours, this.picture);
+    const taken = this.#place();
+    this.basemap.drawLabels(context, view, this.colours, taken);
+    for (const shape of this.shapes.values()) shape.km ? this.#circle(shape) : this.#line(shape);
+    this.#rule();
+    this.root.dataset.zoom = view.zoom.toFixed(2);
+  }
+
+  /** Puts the marks where they belong; the boxes that they and the controls take. */
+  #place() {
+    const { width, height } = this.view;
+    const boxes = [[width - 56, 0, width, 180], [0, height - 30, 130, height], [width - 190, height - 24, width, height]];
+    for (const [node, place] of this.marks) {
+      const [x, y] = this.view.point(place);
+      const seen = x > -20 && y > -20 && x < this.view.width + 20 && y < this.view.height + 20;
+      node.classList.toggle("away", !seen);
+      node.style.left = `${x.toFixed(1)}px`;
+      node.style.top = `${y.toFixed(1)}px`;
+      if (seen) boxes.push([x - 9, y - 9, x + 9, y + 9]);
+    }
+    return boxes;
+  }
+
+  // A line of places as a path, in every copy of the world that can be seen.
+  #path(line, inverse = false) {
+    const path = new Path2D();
+    const { view } = this;
+    if (inverse) path.rect(-10, -10, view.width + 20, view.height + 20);
+    for (let turn = -2; turn <= 2; turn++) {
+      line.forEach((place, i) => {
+        const x = view.width / 2 + (place.lon + 360 * turn - view.lon) * view.kx;
+        const y = view.height / 2 + (view.lat - place.lat) * view.ky;
+        if (i) path.lineTo(x, y);
+        else path.moveTo(x, y);
+      });
+    }
+    return path;
+  }
+
+  #circle({ center, km: reach, kind, faint }) {
+    const { line, inverse } = circle(center, reach);
+    const path = this.#path(line, inverse);
+    const { context } = this;
+    context.save();
+    context.fillStyle = context.strokeStyle = this.colours[kind];
+    context.globalAlpha = faint ? 0.05 : 0.14;
+    context.fill(path, "evenodd");
+    context.globalAlpha = faint ? 0.55 : 1;
+    context.lineWidth = faint ? 1 : 2;
+    context.setLineDash(faint ? [2, 3] : kind === "prior" ? [7, 4] : []);
+    context.stroke(path);
+    context.restore();
+  }
+
+  #line({ from, to }) {
+    const { context } = this;
+    const path = this.#path(greatCircle(from, to));
+    context.save();
+    context.strokeStyle = this.colours.halo;
+    context.lineWidth = 4;
+    context.globalAlpha = 0.7;
+    context.stroke(path);
+    context.globalAlpha = 1;
+    context.strokeStyle = this.colours.way;
+    context.lineWidth = 2;
+    context.setLineDash([5, 4]);
+    context.stroke(path);
+    context.restore();
+  }
+
+  // The scale bar holds at the map's middle.
+  #rule() {
+    const { view } = this;
+    const [left, right] = [view.place(view.width / 2, view.height / 2), view.place(view.width / 2 + 1, view.height / 2)];
+    const pixel = distance(left, right);
+    const length = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].findLast((value) => value <= pixel * SCALE_PX) ?? 1;
+    this.scale.textContent = km(length).replace(".0", "");
+    this.scale.style.width = `${(length / pixel).toFixed(1)}px`;
   }
 }

@@ -1,0 +1,189 @@
+"""edgegeo index add, delete, stats, compact: a gallery after it was built."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgegeo.cli.flags import BatchFlag, BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.output import emit_json, megabytes, note, note_provider, progress_bar, say, table
+from edgegeo.errors import InputError
+
+if TYPE_CHECKING:
+    from edgegeo.runtime.gallery_rows import Skipped, Tiles
+
+DuplicatesFlag = Annotated[
+    str,
+    flag(
+        "--duplicates",
+        verb="index",
+        help="Pictures whose bytes came before: skip (at the same place; others are kept), skip-anywhere, or keep.",
+    ),
+]
+RestartFlag = Annotated[
+    bool, flag("--restart", verb="index", help="Drop what an interrupted run had embedded, and begin again.")
+]
+
+
+def add(
+    source: Annotated[Path, typer.Argument(help="A .csv with path, lat, lon (and id), or a folder of photos.")],
+    replace: Annotated[
+        bool, flag("--replace", verb="index", help="Tiles take the place of those with the same id.")
+    ] = False,
+    duplicates: DuplicatesFlag = "skip",
+    restart: RestartFlag = False,
+    bundle: BundleFlag = None,
+    gallery: GalleryFlag = None,
+    batch: BatchFlag = 16,
+    threads: ThreadsFlag = None,
+    provider: ProviderFlag = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Embed more tiles into a gallery; all of them appear at once, when the last is done."""
+    from edgegeo.home import find_bundle
+    from edgegeo.runtime import Embedder
+    from edgegeo.runtime.gallery_edit import add_tiles
+    from edgegeo.runtime.gallery_intake import IntakeSettings
+
+    settings = IntakeSettings(batch=batch, duplicates=duplicates)
+    target = _place(gallery, bundle)
+    rows = tiles_of(source)
+    embedder = Embedder.open(find_bundle(bundle), threads=threads, provider=provider)
+    note_provider(provider, embedder.model.provider)
+    with progress_bar() as progress:
+        report = add_tiles(target, rows, embedder, replace, settings, restart, progress)
+    note_intake(report.skipped, report.resumed, report.changed)
+    if as_json:
+        emit_json({"gallery": str(target), **vars(report)})
+        return
+    replaced = f" ({report.replaced:,} of them replaced)" if report.replaced else ""
+    say(
+        f"gallery {target}: {report.added:,} tiles added{replaced}, {len(report.skipped):,} skipped, "
+        f"version {report.version}"
+    )
+
+
+def delete(
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of tiles.", show_default=False)] = None,
+    within: Annotated[
+        str | None, flag("--within", verb="index", help="LAT,LON,KM: every tile within so many km of a point.")
+    ] = None,
+    bundle: BundleFlag = None,
+    gallery: GalleryFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete tiles, by id or by place; their disk space comes back with `edgegeo index compact`."""
+    if bool(ids) == (within is not None):
+        raise InputError("name the tiles to delete by their ids, or by --within LAT,LON,KM")
+    from edgegeo.runtime import Gallery
+    from edgegeo.runtime.gallery_edit import delete_tiles, ids_within
+
+    target = _place(gallery, bundle)
+    tiles = Gallery.open(target, check_hashes=False)
+    if within is not None:
+        chosen = ids_within(tiles, *_circle(within))
+    else:
+        chosen = list(dict.fromkeys(ids or ()))
+        unknown = [id for id in chosen if tiles.row(id) is None]
+        if unknown:
+            raise InputError(f"the gallery {target} has no tile {', '.join(map(repr, unknown[:5]))}; nothing deleted")
+    count = delete_tiles(target, chosen)
+    now = Gallery.open(target, check_hashes=False)
+    if as_json:
+        emit_json({"gallery": str(target), "deleted": count, "tiles": len(now), "version": now.version})
+        return
+    say(f"gallery {target}: {count:,} tiles deleted, {len(now):,} left, version {now.version}")
+
+
+def stats(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonFlag = False) -> None:
+    """What a gallery holds, after every file was checked against its hash."""
+    from edgegeo.runtime import Gallery
+    from edgegeo.runtime.gallery_writing import pending
+
+    target = _place(gallery, bundle)
+    tiles = Gallery.open(target)
+    info, places = tiles.info, tiles.positions
+    journal = pending(target, info)
+    low, high = ([float(value) for value in corner] for corner in (places.min(axis=0), places.max(axis=0)))
+    sources, size = [str(source) for source in info.sources], folder_bytes(target)
+    facts: dict[str, object] = {
+        "gallery": str(target),
+        "version": info.version,
+        "tiles": info.count,
+        "deleted": info.stored - info.count,
+        "segments": len(info.segments),
+        "skipped": len(info.skipped),
+        "unfinished": sum(segment.rows for segment in journal.segments) if journal else 0,
+        "bundle": info.bundle,
+        "dim": info.dim,
+        "dtype": info.dtype,
+        "sources": sources,
+        "south_west": low,
+        "north_east": high,
+        "bytes": size,
+    }
+    if as_json:
+        emit_json(facts)
+        return
+    corners = {"south_west": "{:.4f}, {:.4f}".format(*low), "north_east": "{:.4f}, {:.4f}".format(*high)}
+    shown = {**facts, **corners, "sources": ", ".join(sources), "bytes": megabytes(size)}
+    table(("", ""), [(name.replace("_", " "), value) for name, value in shown.items()])
+
+
+def compact(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonFlag = False) -> None:
+    """Merge a gallery's segments and give back the space of deleted tiles; readers go on meanwhile."""
+    from edgegeo.runtime.gallery_edit import compact as merge
+
+    target = _place(gallery, bundle)
+    before = folder_bytes(target)
+    version = merge(target)
+    after = folder_bytes(target)
+    if as_json:
+        emit_json({"gallery": str(target), "version": version, "bytes_before": before, "bytes": after})
+        return
+    say(f"gallery {target}: version {version}, {megabytes(before)} -> {megabytes(after)}")
+
+
+def tiles_of(source: Path) -> "Tiles":
+    """The tiles of a folder of photos or a CSV list."""
+    from edgegeo.runtime.sources import csv_list, photo_folder
+
+    if source.suffix.lower() == ".csv":
+        return csv_list(source)
+    if source.is_dir():
+        return photo_folder(source)
+    raise InputError(f"{source} is neither a folder of pictures nor a .csv list with the columns path, lat, lon")
+
+
+def note_intake(skipped: "Iterable[Skipped]", resumed: int, changed: int) -> None:
+    """Say what was left out and what was taken over."""
+    for tile in skipped:
+        note(f"skipped {tile.id}: {tile.reason}")
+    if resumed:
+        note(f"{resumed:,} tiles were embedded before the interruption and taken over")
+    if changed:
+        note(f"the source changed since: {changed:,} tiles embedded before the interruption are no longer in it so")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files under a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _place(gallery: Path | None, bundle: str | None) -> Path:
+    from edgegeo.home import default_gallery, find_bundle
+
+    return gallery or default_gallery(find_bundle(bundle))
+
+
+def _circle(text: str) -> tuple[float, float, float]:
+    try:
+        lat, lon, km = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--within takes LAT,LON,KM, three numbers with commas between them, not {text!r:.60}"
+        ) from None
+    if not km > 0:
+        raise InputError(f"--within takes a distance above 0 km, not {km}")
+    return lat, lon, km

@@ -1,0 +1,167 @@
+"""What a gallery says of itself: gallery.json, and unfinished.json while a build or an addition goes on.
+
+Both files are JSON with the hash of their own body in front, so that a flipped byte is found before anything is parsed:
+    {"schema": 2,
+    "sha256": "...",
+    "gallery": {...}}
+A new version is written beside the old one, synced, and renamed over it: a reader sees one of the two, whole.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgegeo.bundle import FileEntry
+from edgegeo.errors import GalleryError
+from edgegeo.runtime.gallery_rows import Origin, Skipped
+from edgegeo.schema import SchemaFault, parse, to_plain
+
+SCHEMA_VERSION = 2
+INFO_NAME = "gallery.json"
+JOURNAL_NAME = "unfinished.json"
+SEGMENTS = "segments"
+LOCK_NAME = "lock"
+DTYPES = ("float32", "float16")
+_SEALED = re.compile(rb'\{"schema": (\d{1,9}),\n"sha256": "([0-9a-f]{64})",\n"gallery": (.*)\}\n', re.DOTALL)
+_NAMED = re.compile(rb'\s*\{\s*"schema": (\d{1,9})\b')
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """One immutable folder of rows under segments/."""
+
+    name: str
+    rows: int
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class DeletedEntry:
+    """The file of deleted rows, numbered through all segments, ascending."""
+
+    name: str
+    rows: int
+    file: FileEntry
+
+
+@dataclass(frozen=True)
+class GalleryInfo:
+    """gallery.json, whole."""
+
+    version: int
+    """One more with every change."""
+    bundle: str
+    """Name of the bundle that embedded the tiles."""
+    embedding_id: str
+    dim: int
+    dtype: str
+    sources: tuple[Origin, ...]
+    """What it was built from, then what was added."""
+    skipped: tuple[Skipped, ...]
+    """Tiles of the build that could not be used."""
+    segments: tuple[SegmentEntry, ...]
+    deleted: DeletedEntry | None = None
+    absorbed: str = ""
+    """Token of the last journal whose tiles became part of the gallery."""
+
+    @property
+    def stored(self) -> int:
+        """Rows of all segments, deleted ones included."""
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def count(self) -> int:
+        """Rows that are there."""
+        return self.stored - (self.deleted.rows if self.deleted else 0)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """unfinished.json: tiles that are embedded and not yet in the gallery."""
+
+    token: str
+    bundle: str
+    embedding_id: str
+    dtype: str
+    source: Origin
+    segments: tuple[SegmentEntry, ...]
+
+
+def read_info(path: Path) -> GalleryInfo:
+    """gallery.json of a gallery's folder; GalleryError for a missing, damaged or unknown one."""
+    if not path.is_dir():
+        raise GalleryError(f"no gallery at {path}; build one with: edgegeo index build -o {path}")
+    file = path / INFO_NAME
+    info = _read(file, GalleryInfo)
+    if info is None:
+        if (path / JOURNAL_NAME).exists() or (path / LOCK_NAME).exists():
+            raise GalleryError(
+                f"the gallery {path} is not finished: its build was interrupted; give the same edgegeo index build "
+                "command again to finish it"
+            )
+        raise GalleryError(f"{path} has no {INFO_NAME}: it is not a gallery; build one elsewhere")
+    names = [segment.name for segment in info.segments] + ([info.deleted.name] if info.deleted else [])
+    sound = info.dtype in DTYPES and info.dim > 0 and info.count > 0 and all(s.rows > 0 for s in info.segments)
+    if not sound or not all(map(_PLAIN_NAME.fullmatch, names)) or len(set(names)) < len(names):
+        raise GalleryError(f"{file} is damaged (its numbers or names don't fit); build the gallery again")
+    return info
+
+
+def read_journal(path: Path) -> Journal | None:
+    """unfinished.json of a gallery's folder, None without one; GalleryError for a damaged one."""
+    journal = _read(path / JOURNAL_NAME, Journal)
+    if journal is not None and not all(_PLAIN_NAME.fullmatch(segment.name) for segment in journal.segments):
+        raise GalleryError(f"{path / JOURNAL_NAME} is damaged; start the build again with --restart")
+    return journal
+
+
+def write_sealed(file: Path, value: GalleryInfo | Journal) -> None:
+    """Replace gallery.json or unfinished.json in one step that survives a power cut."""
+    body = json.dumps(to_plain(value), indent=1, allow_nan=False).encode()
+    head = f'{{"schema": {SCHEMA_VERSION},\n"sha256": "{hashlib.sha256(body).hexdigest()}",\n"gallery": '
+    draft = file.with_name(f".{file.name}.part")
+    with draft.open("wb") as stream:
+        stream.write(head.encode() + body + b"}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(draft, file)
+    sync(file.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: Path, kind: type[T]) -> T | None:
+    remedy = "build the gallery again" if kind is GalleryInfo else "start the build again with --restart"
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise GalleryError(f"{file} can't be read ({error.strerror or error}); {remedy}") from None
+    sealed = _SEALED.fullmatch(raw)
+    named = sealed or _NAMED.match(raw)
+    if named is not None and int(named[1]) != SCHEMA_VERSION:
+        raise GalleryError(
+            f"{file.parent} has gallery version {int(named[1])}, this edgegeo reads version {SCHEMA_VERSION}; {remedy}"
+        )
+    if sealed is None or hashlib.sha256(sealed[3]).hexdigest().encode() != sealed[2]:
+        raise GalleryError(f"{file} is damaged (it differs from its own hash); {remedy}")
+    try:
+        data: Any = json.loads(sealed[3])
+        return parse(kind, data, file.name)
+    except (SchemaFault, ValueError, RecursionError) as fault:
+        raise GalleryError(f"{file} is damaged ({fault}); {remedy}") from None

@@ -1,0 +1,195 @@
+"""One opened bundle as the routes use it: asynchronous, batched over all requests, from any form of input."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+from anyio.to_thread import run_sync
+from PIL import Image
+
+from edgegeo.bundle import ImageSpec
+from edgegeo.runtime import Answer, Decoding, Generated, Hits, Picture
+from edgegeo.runtime.embed import TOKENS_PER_RUN
+from edgegeo.runtime.pictures import positions_of
+from edgegeo.server.cache import EmbeddingCache, content_key
+from edgegeo.server.engine import Engine
+from edgegeo.server.inputs import Decoder, Floats, Upload
+from edgegeo.server.metrics import Metrics
+from edgegeo.server.scheduler import Call, Scheduler
+
+T = TypeVar("T")
+Shown = Picture | Upload
+"""A picture, prepared or as it came."""
+
+PREPARED_BYTES = 256 * 2**20
+"""Prepared pictures that wait or are looked at take at most about so much, whatever comes in."""
+_STEP = 1.25
+"""Lengths of one bucket differ by less than this factor, so that less than a fifth of a batch is padding."""
+_SHORTEST = 8
+_LARGE = 2**20
+"""Bytes from which hashing would hold up the event loop (about a millisecond)."""
+
+
+class Serving:
+    """What one bundle answers. Whoever uses it holds it through `Fleet.use`, so that it stays open."""
+
+    def __init__(self, engine: Engine, scheduler: Scheduler, cache: EmbeddingCache, metrics: Metrics) -> None:
+        self.engine = engine
+        self.decoder = Decoder(engine.image_spec)
+        self._scheduler = scheduler
+        self._cache = cache
+        self._metrics = metrics
+        most = scheduler.max_batch
+        self._held = asyncio.Semaphore(min(4 * most, max(2, PREPARED_BYTES // picture_bytes(engine.image_spec))))
+
+    async def embed(self, inputs: Sequence[str | Shown]) -> tuple[Floats, float]:
+        """(N, dim) unit vectors of texts and pictures in any order, and the model's milliseconds.
+
+        Of an input seen before the vector is remembered, before anything of it is decoded. Raises InputError for a
+        text that the model can't read; Refusal and ImageError for an Upload that is no usable picture.
+        """
+        # Two batches of a request are on their way at once, one decoded while the other is computed; more would let a
+        # large request fill the line before a small one.
+        window = asyncio.Semaphore(2 * self._scheduler.max_batch)
+
+        async def one(content: str | Shown) -> tuple[Floats, float]:
+            async with window:
+                return await self._vector(content)
+
+        rows = await _all([one(content) for content in inputs])
+        return np.stack([vector for vector, _ in rows]), sum(spent for _, spent in rows)
+
+    async def embed_texts(self, texts: Sequence[str]) -> tuple[Floats, float]:
+        """(N, dim) unit vectors and the model's milliseconds; raises as `embed`."""
+        return await self.embed(texts)
+
+    async def embed_images(self, pictures: Sequence[Shown]) -> tuple[Floats, float]:
+        """(N, dim) unit vectors and the model's milliseconds; raises as `embed`."""
+        return await self.embed(pictures)
+
+    async def rerank(self, query: str | Shown, documents: Sequence[str | Shown]) -> tuple[list[float], float]:
+        """p(yes) of every document, looked at together with the query, and the model's milliseconds."""
+        shown = query if isinstance(query, str) else await self._prepared(query)
+        scores: list[float] = []
+        spent = 0.0
+        for start in range(0, len(documents), self._scheduler.max_batch):
+            group = documents[start : start + self._scheduler.max_batch]
+            prepared = [one if isinstance(one, str) else await self._prepared(one) for one in group]
+            found, took = await self._scheduler.run("rerank", self.engine.rerank, shown, prepared)
+            scores += found
+            spent += took
+        return scores, spent
+
+    async def locate(self, photo: Image.Image | Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
+        """`Locator.locate`, with the time in line as "wait" in the timings; and the model's milliseconds."""
+        begun = time.perf_counter()
+        async with self.decoder.opened(photo if isinstance(photo, Upload) else None) as opened:
+            decoded = time.perf_counter()
+            image = photo if isinstance(photo, Image.Image) else opened
+            found, spent = await self._scheduler.run("locate", self.engine.locate, image, text, **how)
+        ended = time.perf_counter()
+        stages = dict(found.timings_ms)
+        waited = (ended - decoded) * 1000.0 - stages.pop("total", 0.0)
+        if image is not None:
+            stages["decode"] = stages.get("decode", 0.0) + (decoded - begun) * 1000.0
+        timings = {"wait": max(0.0, waited), **stages}
+        self._metrics.stages(timings)
+        return replace(found, timings_ms={**timings, "total": (ended - begun) * 1000.0}), spent
+
+    async def answer(
+        self,
+        photo: Image.Image | Upload,
+        decoding: Decoding | None = None,
+        on_text: Callable[[str], None] | None = None,
+        count: int = 1,
+    ) -> tuple[list[Generated], float]:
+        """Generated answers and the model's milliseconds; `on_text` hears each piece of the first on the model thread.
+
+        When the caller is cancelled, the model stops before the next token.
+        """
+        left = threading.Event()
+
+        def hear(row: int, tokens: tuple[int, ...], text: str) -> None:
+            if left.is_set():
+                raise Left
+            if on_text is not None and text and row == 0:
+                on_text(text)
+
+        try:
+            async with self.decoder.opened(photo if isinstance(photo, Upload) else None) as opened:
+                image = opened if isinstance(photo, Upload) else photo
+                assert image is not None
+                return await self._scheduler.run("answer", self.engine.answer, image, decoding, hear, count)
+        finally:
+            left.set()
+
+    async def search(self, vector: Floats, k: int) -> Hits:
+        """The k nearest tiles to a unit vector (dim,)."""
+        return await run_sync(self.engine.search, vector, k)
+
+    async def _prepared(self, picture: Shown) -> Picture:
+        return await self.decoder.prepared(picture) if isinstance(picture, Upload) else picture
+
+    async def _vector(self, content: str | Shown) -> tuple[Floats, float]:
+        """The unit vector (dim,) of one input, and its share of the model's milliseconds."""
+        if isinstance(content, Picture):
+            return await self._shown(content)
+        data = content if isinstance(content, str) else content.data
+        space = self.engine.embedding_id
+        key = content_key(space, data) if len(data) < _LARGE else await run_sync(content_key, space, data)
+        vector = self._cache.get(key)
+        if vector is not None:
+            return vector, 0.0
+        vector, spent = await (self._read(content) if isinstance(content, str) else self._shown(content))
+        self._cache.put(key, vector)
+        return vector, spent
+
+    async def _read(self, text: str) -> tuple[Floats, float]:
+        tokens = self.engine.text_tokens(text)
+        bucket, longest = bucket_of(len(tokens))
+        call = Call("embed_text", (self, bucket), self.engine.embed_texts, self._most(longest))
+        return await self._scheduler.row(call, tokens)
+
+    async def _shown(self, picture: Shown) -> tuple[Floats, float]:
+        async with self._held:
+            prepared = await self._prepared(picture)
+            bucket, longest = bucket_of(positions_of(prepared.layout))
+            call = Call("embed_image", (self, bucket), self.engine.embed_images, self._most(longest))
+            return await self._scheduler.row(call, prepared)
+
+    def _most(self, positions: int) -> int:
+        """Inputs of so many prompt positions in one call: beyond what is worth it they would only make others wait."""
+        if not self.engine.batches:
+            return 1
+        return max(1, min(self._scheduler.max_batch, TOKENS_PER_RUN // positions))
+
+
+class Left(Exception):
+    """Raised inside a generation whose caller is gone, to end it."""
+
+
+def bucket_of(length: int) -> tuple[int, int]:
+    """Inputs with this number share a batch; and the longest one in it."""
+    bucket = math.ceil(math.log(max(length, _SHORTEST) / _SHORTEST, _STEP) - 1e-9)
+    return bucket, math.floor(_SHORTEST * _STEP**bucket + 1e-9)
+
+
+def picture_bytes(spec: ImageSpec) -> int:
+    """Bytes of the largest prepared picture, about."""
+    pixels = spec.max_pixels if spec.max_pixels else spec.size**2 * (spec.max_tiles + 1)
+    return pixels * 3 * np.dtype(np.float32).itemsize
+
+
+async def _all(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order. The first failure ends the other jobs too, and so does cancelling the caller."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
