@@ -21,6 +21,7 @@ def plot_run(diary: Path, target: Path, title: str) -> None:
         known = [(e["step"], e[name]) for e in entries if name in e]
         right.plot(*zip(*known, strict=True), marker="o", markersize=3, label=name.replace("_", " "))
     right.set(ylim=(0, 1), ylabel="share on validation places")
-    lines, names = (sum(parts, []) for parts in zip(*(a.get_legend_handles_labels() for a in (left, right)), strict=True))
+    lines = [*left.get_lines(), *right.get_lines()]
+    names = [str(line.get_label()) for line in lines]
     left.legend(lines, names, loc="center left", bbox_to_anchor=(1.12, 0.5), frameon=False, fontsize="small")
     figure.savefig(target)

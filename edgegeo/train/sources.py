@@ -50,8 +50,11 @@ class Lesson:
 class Pairs(Protocol):
     """A source of pairs."""
 
-    kinds: tuple[str, ...]
-    """Names of the queries of a pair."""
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the queries of a pair."""
+        ...
+
     groups: Rows
     """(N,) what each pair is of; equal numbers are never negatives of each other."""
     fingerprint: str

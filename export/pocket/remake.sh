@@ -14,10 +14,10 @@ cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out
 
 adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
 lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora
-edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" --steps 200 --set validate_every=50
-edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" --steps 300 --set validate_every=75
-edgegeo train gps -o "$gps" "${adapt[@]}" --steps 250 --set validate_every=50
-mv "$out"/adapters/*.diary.jsonl "$work/"
+edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" --steps 200 --set schedule.validate_every=50
+edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" --steps 300 --set schedule.validate_every=75
+edgegeo train gps -o "$gps" "${adapt[@]}" --recipe export/train/answers.gps.pocket.toml
+mv "$out"/adapters/*.run "$work/"
 
 # Test places are looked at here for the first time.
 python "$(dirname "$0")/score.py" "$out" "$work/places"

@@ -18,13 +18,22 @@ from edgegeo.models.checkpoint import ADAPTERS, Checkpoint, load_checkpoint
 from edgegeo.models.prompts import word_ids
 from edgegeo.planet import Planet
 from edgegeo.train import validate
-from edgegeo.train.data import Drawing, Places, planet_places
-from edgegeo.train.losses import unit
-from edgegeo.train.talk import Sequences, Talk
-from edgegeo.train.trunk import features_of, hidden_states, query_states, use_matmul_attention
+from edgegeo.train.adapting import Learner
+from edgegeo.train.data import Drawing, PlanetPlaces, planet_places
+from edgegeo.train.parallel import World
+from edgegeo.train.retriever import Retriever
+from edgegeo.train.sequences import Row, Writer
+from edgegeo.train.settings import RetrieverSettings
+from edgegeo.train.sources import PlanetSource
+from edgegeo.train.talk import Talk
+
+CHOICE = {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"}
+"""The adapters that the packaged model uses."""
 
 
 def main(folder: Path, cache: Path, n: int) -> None:
+    settings = folder / "edgegeo_model.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"adapters": CHOICE}, indent=2) + "\n")
     checkpoint = load_checkpoint(folder)
     seed = checkpoint.settings.planet_seed
     assert seed is not None, "only a checkpoint of the planet can be scored here"
@@ -40,55 +49,67 @@ def main(folder: Path, cache: Path, n: int) -> None:
     print(json.dumps(scores, indent=1))
 
 
-def _scores(checkpoint: Checkpoint, places: Places, n: int) -> dict[str, dict[str, float]]:
-    use_matmul_attention(checkpoint.model)
-    talk = Talk(checkpoint.tokenizer, checkpoint.image.tokens, checkpoint.settings.prompts)
-    base, adapters = checkpoint.model, checkpoint.path / ADAPTERS
-    queries = torch.from_numpy(load_queries(adapters / "retriever-slq"))
-
-    def slq(model: Any, rows: Sequences, features: torch.Tensor | None) -> torch.Tensor:
-        return unit(query_states(model, rows.ids, rows.lengths, features, queries).mean(1))
-
-    lora, gps = (_merged(base, adapters / name) for name in ("retriever-lora", "gps-lora"))
+def _scores(checkpoint: Checkpoint, places: PlanetPlaces, n: int) -> dict[str, dict[str, float]]:
+    source, adapters = PlanetSource(places, checkpoint.image, checkpoint.settings.planet_seed or 0), ADAPTERS
+    base = _learner(checkpoint, checkpoint.model)
+    lora, gps = (_learner(checkpoint, merge_adapter(checkpoint, checkpoint.path / adapters / name).model)
+                 for name in (CHOICE["embed"], CHOICE["generate"]))  # fmt: skip
+    queries = torch.from_numpy(load_queries(checkpoint.path / adapters / "retriever-slq"))
     return {
-        "base": validate.retrieval(base, talk, places, n) | validate.gps(base, talk, places, n),
-        "retriever-lora": validate.retrieval(lora, talk, places, n),
-        "retriever-slq": validate.retrieval(base, talk, places, n, slq),
-        "gps-lora": validate.gps(gps, talk, places, n),
-        "pairs": _pairs(checkpoint, talk, places, n),
+        "base": _retrieval(base, source) | _positions(base, source, n),
+        "retriever-lora": _retrieval(lora, source),
+        "retriever-slq": _retrieval(base, source, queries),
+        "gps-lora": _positions(gps, source, n),
+        "pairs": _pairs(base, places, n),
     }
 
 
-def _merged(base: Any, folder: Path) -> Any:
-    model = merge_adapter(base, folder).model
-    use_matmul_attention(model)
-    return model
+def _learner(checkpoint: Checkpoint, model: Any) -> Learner:
+    return Learner(checkpoint, model, Writer(checkpoint), World())
+
+
+def _retrieval(learner: Learner, source: PlanetSource, queries: torch.Tensor | None = None) -> dict[str, float]:
+    retriever = Retriever(learner, RetrieverSettings(Path(), method="lora" if queries is None else "slq"))
+    if queries is not None:
+        retriever.queries = torch.nn.Parameter(queries)
+    return validate.retrieval(retriever.embed, learner, source)
+
+
+def _positions(learner: Learner, source: PlanetSource, n: int) -> dict[str, float]:
+    return validate.answers(learner, source, n, 1.0, 24, n)
 
 
 @torch.no_grad()
-def _pairs(checkpoint: Checkpoint, talk: Talk, places: Places, n: int) -> dict[str, float]:
+def _pairs(learner: Learner, places: PlanetPlaces, n: int) -> dict[str, float]:
     """Share of right answers to "same place?", half of the pairs being of places drawn at random."""
-    rng = np.random.default_rng(0)
-    model, tokenizer, settings = checkpoint.model, checkpoint.tokenizer, checkpoint.settings
-    yes, no = list(word_ids(settings.yes, tokenizer)), list(word_ids(settings.no, tokenizer))
+    rng, checkpoint = np.random.default_rng(0), learner.checkpoint
+    talk = Talk(checkpoint.tokenizer, checkpoint.image, checkpoint.settings.prompts)
+    source = PlanetSource(places, checkpoint.image, checkpoint.settings.planet_seed or 0)
+    words_of = (checkpoint.settings.yes, checkpoint.settings.no)
+    yes, no = (list(word_ids(words, checkpoint.tokenizer)) for words in words_of)
+    head = checkpoint.family.parts(learner.model).head
     right: dict[str, list[float]] = {"image": [], "text": []}
     for start in range(0, n, 50):
         index = np.arange(start, min(start + 50, n))
         same = rng.random(len(index)) < 0.5
         other = np.where(same, index, (index + rng.integers(1, n, len(index))) % n)
         words = [places.words[i] for i in index.tolist()]
-        tile = features_of(model, places.pictures("tile", other))
-        photo = features_of(model, places.pictures("photo", index))
-        for query, seen in (("image", torch.stack([photo, tile], 1).flatten(0, 1)), ("text", tile)):
-            rows = talk.pairs(query, words, same, rng, 120)
-            last = hidden_states(model, rows.ids, seen)[torch.arange(len(index)), rows.lengths - 2]
-            logits = last @ model.get_output_embeddings().weight.T
+        tiles, pairs = [pair.target for pair in source.pairs(other, None)], source.pairs(index, None)
+        for query in right:
+            asked = talk.pairs(query, words, same, rng, 120)
+            # The answer is the last token; what comes before it is the question.
+            rows = []
+            for row, (pair, tile) in enumerate(zip(pairs, tiles, strict=True)):
+                shown = (pair.queries[1], tile) if query == "image" else (tile,)
+                rows.append(Row(tuple(asked.ids[row, : asked.lengths[row] - 1].tolist()), shown))
+            states, batch = learner.states(rows)
+            logits = head(states[torch.arange(len(rows)), batch.lengths - 1])
             margin = torch.logsumexp(logits[:, yes], 1) - torch.logsumexp(logits[:, no], 1)
             right[query] += ((margin > 0).numpy() == same).astype(float).tolist()
     return {"photo_tile_right": float(np.mean(right["image"])), "text_tile_right": float(np.mean(right["text"]))}
 
 
-def _guessing(planet: Planet, places: Places) -> dict[str, dict[str, float]]:
+def _guessing(planet: Planet, places: PlanetPlaces) -> dict[str, dict[str, float]]:
     """What two kinds of guess score on the same places: a random land point, and the best single point."""
     land = planet.coordinates("train", 4000)
     true = np.array([(one.lat, one.lon) for one in places.words])

@@ -5,34 +5,42 @@ from typing import Any
 
 import pytest
 
-from edgegeo.cli.train import _common, settings_of
+from edgegeo.cli.train import _adapter, _schedule, gathered, settings_of
 from edgegeo.errors import InputError
 from edgegeo.train.settings import BaseSettings, GpsSettings, RetrieverSettings
 
-NOTHING: tuple[None, ...] = (None,) * 8
+RECIPES = sorted((Path(__file__).parents[2] / "export" / "train").glob("*.toml"))
 
 
 def test_flags_not_given_leave_the_defaults(tmp_path: Path, home: Path) -> None:
-    settings = settings_of(BaseSettings, _common(tmp_path, *NOTHING))
+    settings = settings_of(BaseSettings, gathered(None, {"out": tmp_path, "steps": None}, None))
     assert settings.out == tmp_path
     assert settings.data.cache == home / "planet-cache"
     assert settings.steps == BaseSettings(tmp_path).steps
     assert settings.shape == BaseSettings(tmp_path).shape
 
 
-def test_flags_and_set_arrive(tmp_path: Path, home: Path) -> None:
-    words = ["shape.hidden=128", "data.validation=10", "compile=true", "lr=1", "steps=7", "data.cache=~/x"]
-    settings = settings_of(BaseSettings, _common(tmp_path, 5, 4, 0.1, 3, 20, None, 1, words))
-    assert (settings.steps, settings.batch, settings.lr, settings.seed) == (7, 4, 1.0, 3)  # --set comes last
-    assert (settings.shape.hidden, settings.data.validation, settings.data.places) == (128, 10, 20)
-    assert settings.compile is True
+def test_flags_win_over_a_recipe_and_set_over_both(tmp_path: Path, home: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('method = "slq"\nqueries = 4\nlr = 0.5\n[schedule]\nsteps = 9\nbatch = 8\nwarmup = 2\n')
+    given = _adapter(tmp_path, None, "coco", tmp_path, 20, None, 0.1) | _schedule(5, None, 3, 1, True)
+    words = ["schedule.steps=7", "data.cache=~/x", "lora.targets=vision"]
+    settings = settings_of(RetrieverSettings, gathered(recipe, given, words))
+    plan = settings.schedule
+    assert (plan.steps, plan.batch, plan.warmup, plan.seed, plan.threads, plan.resume) == (7, 8, 2, 3, 1, True)
+    assert (settings.method, settings.queries, settings.lr, settings.lora.targets) == ("slq", 4, 0.1, "vision")
+    assert (settings.data.name, settings.data.root, settings.data.places) == ("coco", tmp_path, 20)
     assert settings.data.cache == Path("~/x").expanduser()
 
 
-@pytest.mark.parametrize("cls", [RetrieverSettings, GpsSettings])
-def test_adapters(cls: Any, tmp_path: Path, home: Path) -> None:
-    settings = settings_of(cls, _common(tmp_path, *NOTHING) | {"checkpoint": tmp_path, "rank": 4})
-    assert (settings.checkpoint, settings.rank) == (tmp_path, 4)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_recipes_of_the_drawer_are_settings(recipe: Path, tmp_path: Path, home: Path) -> None:
+    cls = GpsSettings if ".gps." in recipe.name else RetrieverSettings
+    assert settings_of(cls, gathered(recipe, {"out": tmp_path}, None)).out == tmp_path
+
+
+def test_the_drawer_has_recipes() -> None:
+    assert len(RECIPES) >= 4
 
 
 @pytest.mark.parametrize(
@@ -47,12 +55,21 @@ def test_adapters(cls: Any, tmp_path: Path, home: Path) -> None:
 )
 def test_wrong_settings_are_named(word: str, part: str, tmp_path: Path, home: Path) -> None:
     with pytest.raises(InputError, match=part):
-        settings_of(BaseSettings, _common(tmp_path, *(None,) * 7, [word]))
+        settings_of(BaseSettings, gathered(None, {"out": tmp_path}, [word]))
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path, home: Path) -> None:
     with pytest.raises(InputError, match=r"(?s)wings.*legs"):
-        settings_of(BaseSettings, _common(tmp_path, *(None,) * 7, ["wings=2", "legs=4"]))
+        settings_of(BaseSettings, gathered(None, {"out": tmp_path}, ["wings=2", "legs=4"]))
+
+
+@pytest.mark.parametrize("content", [None, "steps = ", "\xff"])
+def test_recipes_that_cannot_be_read(content: str | None, tmp_path: Path, home: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    if content is not None:
+        recipe.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=r"can't read the recipe"):
+        gathered(recipe, {"out": tmp_path}, None)
 
 
 def test_refusals(cli: Any, tmp_path: Path) -> None:

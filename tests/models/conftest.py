@@ -1,7 +1,6 @@
 """A tiny SmolVLM checkpoint folder with random weights, a LoRA and latent queries for it."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,26 +32,31 @@ def lora(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("peft")
     import torch
 
-    from edgegeo.models.checkpoint import load_checkpoint
-    from edgegeo.train.adapting import LoraShape, attach_lora, save_lora
-    from edgegeo.train.settings import LORA_TARGETS
+    from edgegeo.train.adapting import attach_lora, open_learner, save_lora
+    from edgegeo.train.parallel import World
+    from edgegeo.train.settings import Lora, Memory, Schedule
 
+    learner = open_learner(folder, Schedule(), Memory(dtype="fp32"), World())
     torch.manual_seed(1)
-    adapted: Any = attach_lora(load_checkpoint(folder).model, LoraShape(2, 16, 0.0, True, LORA_TARGETS))
-    weights = {name: torch.randn_like(p) * 0.1 for name, p in adapted.named_parameters() if "lora_B" in name}
+    attach_lora(learner, Lora(rank=2, alpha=16, dropout=0.0))
+    weights = {name: torch.randn_like(p) * 0.1 for name, p in learner.trainable if "lora_B" in name}
     out = tmp_path_factory.mktemp("adapters") / "lora"
-    save_lora(adapted, weights, out)
+    save_lora(learner.adapted, weights, out)
     return out
 
 
 @pytest.fixture(scope="session")
-def slq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slq(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three latent queries."""
     import torch
 
-    from edgegeo.train.retriever import LatentQueries
+    from edgegeo.train.adapting import open_learner
+    from edgegeo.train.parallel import World
+    from edgegeo.train.retriever import Retriever
+    from edgegeo.train.settings import Memory, RetrieverSettings, Schedule
 
-    torch.manual_seed(2)
     out = tmp_path_factory.mktemp("adapters") / "slq"
-    LatentQueries(3, 32, 0.07).save(out)
+    learner = open_learner(folder, Schedule(), Memory(dtype="fp32"), World())
+    torch.manual_seed(2)
+    Retriever(learner, RetrieverSettings(out=out, method="slq", queries=3)).save(out)
     return out

@@ -1,7 +1,5 @@
 """Prompts of different lengths computed together give what each gives alone, in every family."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch

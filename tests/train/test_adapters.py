@@ -32,9 +32,7 @@ def photos() -> list[Image.Image]:
 
 
 def test_lora_retriever_is_a_peft_folder_that_merges(base_folder: Path, data: Any, tmp_path: Path) -> None:
-    settings = RetrieverSettings(
-        out=tmp_path / "lora", checkpoint=base_folder, data=data, lora=SMALL, schedule=quick()
-    )
+    settings = RetrieverSettings(out=tmp_path / "lora", checkpoint=base_folder, data=data, lora=SMALL, schedule=quick())
     report = train_retriever(settings)
     assert report.trainable > 0
     assert {"text_recall_at_1", "photo_recall_at_1"} <= set(report.validation)

@@ -36,8 +36,8 @@ def geotext(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = f"{number:04d}/image-1.jpeg"
         (root / "train" / f"{number:04d}").mkdir(parents=True)
         Image.new("RGB", (48 + 8 * (number % 3), 56), colour).save(root / "train" / name)
-        rows.append({"image_id": name, "image": f"train/{name}", "caption": f"a {colour} house", "sentences": [None] * 3,
-                     "bboxes": [None] * 3})  # fmt: skip
+        rows.append({"image_id": name, "image": f"train/{name}", "caption": f"a {colour} house",
+                     "sentences": [None] * 3, "bboxes": [None] * 3})  # fmt: skip
     (root / "train.json").write_text(json.dumps(rows))
     return root
 
@@ -72,9 +72,7 @@ def settings(kind: Any, out: Path, folder: Path, name: str, root: Path, **change
 @pytest.mark.parametrize("method", ["lora", "slq"])
 def test_retrieval(method: str, folder: Path, geotext: Path, tmp_path: Path) -> None:
     out = tmp_path / method
-    report = train_retriever(
-        settings(RetrieverSettings, out, folder, "geotext1652", geotext, method=method, queries=2)
-    )
+    report = train_retriever(settings(RetrieverSettings, out, folder, "geotext1652", geotext, method=method, queries=2))
     first, last = falls(out)
     assert last < first
     assert set(report.validation) == {f"query_recall_at_{k}" for k in (1, 5, 10)}

@@ -44,7 +44,8 @@ def test_frozen_matrices_take_a_quarter_and_compute_nearly_the_same(family: str,
 @pytest.mark.parametrize("method", ["lora", "slq", "gps"])
 def test_every_method_learns(method: str, base_folder: Path, data: Any, tmp_path: Path) -> None:
     given: dict[str, Any] = {
-        "out": tmp_path / "x", "checkpoint": base_folder, "data": data, "lora": SMALL, "schedule": quick(), "memory": NF4
+        "out": tmp_path / "x", "checkpoint": base_folder, "data": data, "lora": SMALL, "schedule": quick(),
+        "memory": NF4,
     }  # fmt: skip
     if method == "gps":
         train_gps(GpsSettings(**given))

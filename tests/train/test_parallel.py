@@ -57,3 +57,13 @@ def test_two_processes_are_one(verb: str, base_folder: Path, data: Any, tmp_path
     weights = [load_file(str(tmp_path / name / "adapter_model.safetensors")) for name in ("one", "two")]
     assert weights[0].keys() == weights[1].keys()
     assert all(np.abs(weights[0][name] - weights[1][name]).max() < 2e-3 for name in weights[0])
+
+
+@pytest.mark.slow
+def test_the_real_launcher(base_folder: Path, data: Any, tmp_path: Path) -> None:
+    given = words("retriever", base_folder, data, tmp_path / "two")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    subprocess.run([*launcher, *given], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run([sys.executable, *words("retriever", base_folder, data, tmp_path / "one")], check=True)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)

@@ -34,7 +34,9 @@ def test_an_answer_is_asked_after_the_prompt_the_bundle_will_ask(family: str, tm
     assert row.ids[:start] == question.ids
     assert set(row.weights[:start]) == {0.0}
     assert row.ids[-1] in checkpoint.stop_ids
-    asked = [(writer.tokenizer.decode([i], skip_special_tokens=False), w) for i, w in zip(row.ids, row.weights)]
+    asked = [
+        (writer.tokenizer.decode([i], skip_special_tokens=False), w) for i, w in zip(row.ids, row.weights, strict=True)
+    ]
     heavy = "".join(word for word, weight in asked[start:] if weight == 3.0)
     assert "12" in heavy.replace(" ", "")
     assert "34" in heavy.replace(" ", "")
