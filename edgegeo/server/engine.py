@@ -9,9 +9,10 @@ from PIL import Image
 
 from edgegeo.bundle import Manifest
 from edgegeo.errors import BundleError
-from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hits, Locator, Model, Picture
+from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hit, Locator, Model, Picture
 from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.generate import SAMPLING
+from edgegeo.runtime.locator import hits_of
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.tokens import fill
 from edgegeo.runtime.verify import verify_model
@@ -182,10 +183,10 @@ class Engine:
             return [generator.answer(photo, decoding, listener)]
         return generator.candidates(photo, count, decoding or SAMPLING, listener)
 
-    def search(self, vector: Floats, k: int) -> Hits:
-        """The k nearest tiles to a unit vector (dim,)."""
+    def search(self, vector: Floats, k: int) -> list[Hit]:
+        """The k nearest tiles to a unit vector (dim,). Safe on any thread."""
         assert self.gallery is not None, "require_gallery() comes first"
-        return self.gallery.search(vector, k)
+        return hits_of(self.gallery.search(vector, k))
 
     def thumbnail(self, tile: str) -> bytes | None:
         """JPEG of a tile; None for an unknown one."""
