@@ -311,8 +311,7 @@ def _check_file(root: Path, name: str, entry: FileEntry, check_hash: bool) -> No
     symlink = any((root / Path(*pure.parts[: i + 1])).is_symlink() for i in range(len(pure.parts)))
     if symlink or file.stat().st_nlink > 1:
         raise BundleError(f"{file} is a link; a bundle holds plain files only, copy it with cp -rL or export it again")
-    size = file.stat().st_size
-    if size != entry.bytes:
+    if (size := file.stat().st_size) != entry.bytes:
         raise BundleError(f"{file} has {size} bytes instead of {entry.bytes}: it was cut off or altered; export again")
     if check_hash and sha256_of(file) != entry.sha256:
         raise BundleError(f"{file} differs from its recorded hash: it was damaged or altered; export the bundle again")
