@@ -11,7 +11,6 @@ pytest.importorskip("fastapi")
 
 import chromium
 from fastapi.testclient import TestClient
-from fitted import make_fitted
 from live import running
 
 from edgegeo.planet import Planet
@@ -79,6 +78,8 @@ def tile(planet_gallery: Path) -> bytes:
 @pytest.fixture(scope="session")
 def address(tiny_bundle: Path, planet_gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a server of the demo planet listens, for the page's tests."""
+    from fitted import make_fitted
+
     with running(make_fitted(tiny_bundle, tmp_path_factory.mktemp("fitted")), planet_gallery) as (_, where):
         yield where
 
