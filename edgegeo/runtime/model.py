@@ -240,6 +240,9 @@ def load_array(bundle: Bundle, name: str, mapped: bool = False) -> NDArray[Any]:
     """An array file of the bundle; BundleError if it can't be read. Never unpickles."""
     path = bundle.file(name)
     try:
-        return np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return np.asarray(array)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read ({error}); export the bundle again") from None
