@@ -127,7 +127,7 @@ class Guesser(Decoder):
 def test_right_and_wrong_drafts_leave_the_answer_alone(
     generator: Generator, monkeypatch: pytest.MonkeyPatch, wrong: Sequence[int], settings: Decoding
 ) -> None:
-    monkeypatch.setattr(decoding, "_LONGEST_DRAFT", 0)
+    monkeypatch.setattr(decoding, "LONGEST_DRAFT", 0)
     features = generator.model.features("vision", generator.model.prepare([picture(8)]))
     single = generator.features(features, settings)[0]
     monkeypatch.setattr(generate, "Decoder", Guesser)
@@ -147,7 +147,7 @@ def test_drafts_of_its_own_leave_the_answer_alone(
     settings = [Decoding(mode, temperature=t, seed=seed, free_logprob=True) for seed in range(6) for t in (0.0, 1.0)]
     settings = [replace(one, max_new_tokens=40) for one in settings]
     drafted = [generator.answer(picture(one.seed), one) for one in settings]
-    monkeypatch.setattr(decoding, "_LONGEST_DRAFT", 0)
+    monkeypatch.setattr(decoding, "LONGEST_DRAFT", 0)
     for one, answer in zip(settings, drafted, strict=True):
         single = generator.answer(picture(one.seed), one)
         assert answer.tokens == single.tokens
