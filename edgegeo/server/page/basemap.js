@@ -140,7 +140,7 @@ export class Basemap {
   #tint(context, view, land, picture, strength) {
     context.save();
     context.clip(land, "evenodd");
-    context.globalAlpha = strength * Math.max(0.45, 1 - (view.zoom - 1) / 16); // its pixels are coarse
+    context.globalAlpha = strength * Math.max(0.5, 1 - (view.zoom - 1) / 24); // its pixels are coarse
     const [width, top] = [360 * view.kx, view.height / 2 + (view.lat - 90) * view.ky];
     for (let turn = -1; turn <= 1; turn++) {
       const left = view.width / 2 + (360 * turn - 180 - view.lon) * view.kx;
