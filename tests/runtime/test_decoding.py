@@ -318,6 +318,7 @@ def test_sampling_follows_the_shares_and_the_nucleus() -> None:
     np.testing.assert_array_equal(drawn(0.01, 1.0), [0, 1, 0, 0])
     np.testing.assert_array_equal(drawn(1.0, 1e-9), [0, 1, 0, 0])
     assert draw(scores[:2], 1.0, 1.0, np.array([0.0, np.nextafter(1, 0)])).tolist() == [1, 2]
+    assert draw(scores[:1], 5e-324, 1.0, np.array([0.99])).tolist() == [int(scores[0].argmax())]
     assert log_totals(np.array([[1e4, 1e4]], np.float32))[0] == pytest.approx(1e4 + np.log(2))
 
 
