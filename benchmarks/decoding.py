@@ -1,95 +1,42 @@
-"""What the decode loop costs beyond its graphs, what the grammar saves, and what ten candidates cost.
+"""What the decode loop costs beyond its graphs, what grammar and drafts save, and what ten candidates cost.
 
     python benchmarks/decoding.py                                              the packaged model, int8
     python benchmarks/decoding.py --size smolvlm-256m --tokenizer FILE         random weights at SmolVLM-256M's size
 
-Both ways of decoding write the same given answer, so that weights and luck play no part: every score is computed and
-the largest looked for, then the given token is taken. Vision is not run. With the packaged model the answers of
-validation places are scored too. Writes benchmarks/results/decoding_<size>.json and .md.
+All ways of decoding write the same given answer, so that weights play no part: every score is computed and the
+largest looked for, then the given token is taken. How often drafts are right does depend on a model, so two cases are
+shown: as often as the packaged model's on validation places (`count_passes`), and never. With the packaged model the
+answers of validation places are scored too, and those that it writes by itself are timed. Vision runs in none of them.
+Writes benchmarks/results/decoding_<size>.json and .md.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import true_size
-from tokenizers import Tokenizer as RustTokenizer
+from given_answers import Bench, Counting, prefill
 
 from edgegeo.bench.cells import versions
 from edgegeo.bundle import SCHEMA_VERSION, Bundle, GenerateRole, ImageSpec, Manifest, Roles, TrunkSpec, open_bundle
 from edgegeo.evaluate import planet_scenes
-from edgegeo.geo import distance_km
+from edgegeo.geo import Position, distance_km
 from edgegeo.measure import machine, summarize, time_in_turn
-from edgegeo.runtime import Decoding, Generator, ImageTokens, Model
-from edgegeo.runtime.decoding import Decoder, Written
-from edgegeo.runtime.tokens import fill
+from edgegeo.runtime import Decoding, Generated, Generator, ImageTokens, Model, parse_answer
 from edgegeo.runtime.trunk import Head
 
 RESULTS = Path(__file__).parent / "results"
 ANSWERS = {"pocket": "<answer>+48.8, -122.3</answer>", "smolvlm-256m": " <answer>-48.858, -122.294</answer>"}
-"""What both ways write: as long as the grammar lets it become."""
-FREELY = {"pocket": ANSWERS["pocket"], "smolvlm-256m": " <answer>-48.85837, -122.29448</answer>"}
-"""What a model trained as GeoLocSFT (five decimals) writes where nothing ends it."""
+"""What every way writes: as long as the grammar lets it become."""
+BROKEN_DRAFTS = 0.3
+"""Share of an answer's choices at which a draft of the packaged model breaks off (300 validation places)."""
 CANDIDATES = 10
-
-
-class Given(Decoder):
-    """A decoder that scores everything and then takes the tokens it was given."""
-
-    tokens: tuple[int, ...] = ()
-
-    def _pick(self, scores: Any, answers: Sequence[Written]) -> Any:
-        super()._pick(scores, answers)
-        token = self.tokens[len(answers[0].tokens)]
-        index = token if self.grammar is None else int(np.searchsorted(self._allowed(answers[0]).tokens, token))
-        return np.full(len(answers), index)
-
-
-class Bench:
-    """One model and one picture's image tokens."""
-
-    def __init__(self, generator: Generator, picture: ImageTokens, answer: str, freely: str) -> None:
-        self.generator, self.model, self.picture = generator, generator.model, picture
-        # The runtime's tokenizer takes control tokens for letters, as texts of people need it; answers hold tokens.
-        coded = RustTokenizer.from_file(str(self.model.bundle.file(self.model.bundle.manifest.tokenizer)))
-        self.tokens, self.freely = (
-            tuple(coded.encode(text, add_special_tokens=False).ids) for text in (answer, freely)
-        )
-
-    def decoder(self, grammar: bool, settings: Decoding = Decoding(), freely: bool = False) -> Given:
-        role = self.generator.role
-        rules = self.generator.grammar if grammar else None
-        made = Given(self.model, role.head, role.stop_ids, rules, settings, 64)
-        made.tokens = (*(self.freely if freely else self.tokens), role.stop_ids[0])
-        return made
-
-    def prefill(self, opening: list[int], room: int = 80) -> tuple[Any, Any]:
-        pieces = [*fill(self.generator.role.prompt), *([np.array(opening, np.int64)] if opening else [])]
-        fed = self.model.assemble([pieces], [[self.picture]])
-        cache = self.model.trunk(self.generator.role.trunk).cache(1, int(fed.lengths[0]) + room)
-        return cache, cache.extend(fed, fed.lengths[:, None] - 1)
-
-    def answer(self, grammar: bool, count: int = 1, freely: bool = False) -> Written:
-        settings = Decoding(temperature=0.7, top_p=0.95) if count > 1 else Decoding()
-        decoder = self.decoder(grammar, settings, freely)
-        cache, hidden = self.prefill(decoder.opening())
-        return self.decode(decoder, cache, hidden, count)
-
-    def decode(self, decoder: Given, cache: Any, hidden: Any, count: int = 1) -> Written:
-        rows = [decoder.begin(number) for number in range(count)]
-        mark = cache.mark()
-        if count > 1:
-            decoder.write(cache.expand(count), np.repeat(hidden, count, axis=0), rows)
-        else:
-            decoder.write(cache, hidden, rows)
-        cache.rewind(mark)
-        assert all((*row.tokens, decoder.tokens[-1]) == decoder.tokens for row in rows), [row.tokens for row in rows]
-        return rows[0]
+NEVER = range(1 << 16)
 
 
 def main() -> None:
@@ -111,56 +58,114 @@ def main() -> None:
             if options.tokenizer is None:
                 parser.error("--size smolvlm-256m needs --tokenizer")
             model, picture = _true_size(Path(folder), options.tokenizer, options.threads)
-        bench = Bench(Generator(model), picture, ANSWERS[options.size], FREELY[options.size])
+        bench = Bench(Generator(model), picture, ANSWERS[options.size])
         rows = measure(bench, options.repeats)
-        accuracy = score(bench.generator, options.places) if options.size == "pocket" else {}
+        prompt = int(bench.prefill(bench.decoder(False))[0].length)
         facts = {"threads": options.threads, "repeats": options.repeats, "answer": ANSWERS[options.size],
-                 "places": options.places, "tokens": len(bench.tokens), "prompt": _prompt_length(bench)}  # fmt: skip
+                 "tokens": len(bench.path.tokens), "prompt": prompt}  # fmt: skip
+        accuracy: dict[str, Any] = {}
+        if options.size == "pocket":
+            rows += real(bench.generator, options.repeats)
+            passes, found = count_passes(bench.generator, options.places)
+            facts |= {"places": options.places, **passes}
+            accuracy = score(bench.generator, options.places, found)
+        else:
+            rows += captions(bench, max(1, options.repeats // 10))
     write(options.output, options.size, facts, rows, accuracy)
 
 
-def measure(bench: Bench, repeats: int) -> list[tuple[str, float, float, float]]:
-    """Rows of (what, median ms of the one, median ms of the other, median of the ratios of pairs)."""
-    cache, hidden = bench.prefill([])
-    plain = bench.decoder(grammar=False)
-    ruled = bench.decoder(grammar=True)
-    behind, ruled_hidden = bench.prefill(ruled.opening())
-    drawing = bench.decoder(True, Decoding(temperature=0.7, top_p=0.95))
-    longer = bench.decoder(grammar=False, freely=True)
-    jobs: dict[str, Callable[[], object]] = {
-        "bare": _bare(bench, len(bench.tokens)),
-        "plain decode": lambda: bench.decode(plain, cache, hidden),
-        "longer decode": lambda: bench.decode(longer, cache, hidden),
-        "grammar decode": lambda: bench.decode(ruled, behind, ruled_hidden),
-        "ten decode": lambda: bench.decode(drawing, behind, ruled_hidden, CANDIDATES),
-        "plain whole": lambda: bench.answer(grammar=False),
-        "longer whole": lambda: bench.answer(grammar=False, freely=True),
-        "grammar whole": lambda: bench.answer(grammar=True),
-        "ten whole": lambda: bench.answer(True, CANDIDATES),
-    }
+Row = tuple[str, float, float, float]
+"""What, median ms of the one, median ms of the other, median of the ratios of pairs."""
+
+
+def compare(jobs: dict[str, Callable[[], object]], repeats: int, rows: dict[str, tuple[str, str]]) -> list[Row]:
+    """Rows of two jobs each; jobs run in turn, so that each pair met the same neighbours on the machine."""
     seconds = time_in_turn(jobs, repeats)
     took = {name: summarize(found).p50_ms for name, found in seconds.items()}
-
-    def row(what: str, one: str, other: str) -> tuple[str, float, float, float]:
-        # Each pair of neighbouring runs met the same neighbours on the machine.
-        ratios = np.array(seconds[other]) / np.array(seconds[one])
-        return what, took[one], took[other], float(np.median(ratios))
-
-    several = f"{CANDIDATES} candidates by one answer"
     return [
-        row("speed of the plain loop by that of the bare graphs", "plain decode", "bare"),
-        row("plain greedy by grammar: decode part", "grammar decode", "plain decode"),
-        row("plain greedy by grammar: whole answer after vision", "grammar whole", "plain whole"),
-        row("five decimals, plain, by grammar: decode part", "grammar decode", "longer decode"),
-        row("five decimals, plain, by grammar: whole after vision", "grammar whole", "longer whole"),
-        row(f"{several}: decode part", "grammar decode", "ten decode"),
-        row(f"{several}: whole after vision", "grammar whole", "ten whole"),
+        (what, took[one], took[other], float(np.median(np.array(seconds[other]) / np.array(seconds[one]))))
+        for what, (one, other) in rows.items()
     ]
+
+
+def measure(bench: Bench, repeats: int) -> list[Row]:
+    """One position: the plain way, with grammar and forced tokens, with drafts, and candidates."""
+    plain, forced = bench.decoder(False), bench.decoder(True)
+    drafting = bench.decoder(True, wrong=bench.path.broken(BROKEN_DRAFTS))
+    hopeless = bench.decoder(True, wrong=NEVER)
+    drawing = bench.decoder(True, temperature=0.7, top_p=0.95)
+    begun, ruled = bench.prefill(plain), bench.prefill(forced)
+    jobs: dict[str, Callable[[], object]] = {
+        "bare": _bare(bench, len(bench.path.tokens)),
+        "plain decode": lambda: bench.decode(plain, *begun),
+        "forced decode": lambda: bench.decode(forced, *ruled),
+        "plain": lambda: bench.answer(plain),
+        "prefill": lambda: bench.prefill(plain),
+        "forced": lambda: bench.answer(forced),
+        "drafts": lambda: bench.answer(drafting),
+        "hopeless": lambda: bench.answer(hopeless),
+        "ten": lambda: bench.answer(drawing, CANDIDATES),
+    }
+    return compare(jobs, repeats, {
+        "speed of the plain loop by that of the bare graphs": ("plain decode", "bare"),
+        "share of the prefill in plain greedy": ("plain", "prefill"),
+        "plain greedy by grammar and forced tokens: without the prefill": ("forced decode", "plain decode"),
+        "plain greedy by grammar and forced tokens": ("forced", "plain"),
+        "plain greedy by grammar, forced tokens and drafts": ("drafts", "plain"),
+        "the same, were no draft ever right": ("hopeless", "plain"),
+        f"{CANDIDATES} candidates by one answer without drafts": ("forced", "ten"),
+        f"{CANDIDATES} candidates by one answer with drafts": ("drafts", "ten"),
+    })  # fmt: skip
+
+
+def captions(bench: Bench, repeats: int) -> list[Row]:
+    """The geo-caption, most of which is forced."""
+    path = bench.caption()
+    plain, ruled = bench.decoder(False, path), bench.decoder(True, path)
+    jobs: dict[str, Callable[[], object]] = {"plain": lambda: bench.answer(plain), "ruled": lambda: bench.answer(ruled)}
+    what = f"geo-caption of {len(path.tokens)} tokens, {path.chosen} chosen: plain greedy by grammar and forced tokens"
+    return compare(jobs, repeats, {what: ("ruled", "plain")})
+
+
+def real(generator: Generator, repeats: int, places: int = 20) -> list[Row]:
+    """Answers as the model writes them, each way its own; all have the same number of tokens."""
+    pictures = _pictures(generator, places)
+
+    def answers(decoding: Decoding) -> None:
+        for picture in pictures:
+            generator.features([picture], decoding)
+
+    jobs: dict[str, Callable[[], object]] = {
+        "plain": lambda: answers(Decoding(grammar=False)), "ruled": lambda: answers(Decoding())
+    }  # fmt: skip
+    rows = compare(
+        jobs, repeats, {f"its own answers of {places} places: plain greedy by the default": ("ruled", "plain")}
+    )
+    return [(what, one / places, other / places, ratio) for what, one, other, ratio in rows]
+
+
+def count_passes(generator: Generator, places: int) -> tuple[dict[str, float], dict[str, list[list[Position | None]]]]:
+    """Mean passes of an answer, the prefill among them, with drafts and without; and where the answers are."""
+    role = generator.role
+    passes, found = {}, {}
+    for name, drafting in (("grammar and drafts, greedy", True), ("grammar without drafts, greedy", False)):
+        count, found[name] = 0, []
+        for picture in _pictures(generator, places):
+            decoder = Counting(generator.model, role.head, role.stop_ids, generator.grammar, Decoding(), 64)
+            decoder.drafting = drafting
+            cache, hidden, draft = prefill(generator, picture, decoder)
+            answer = decoder.begin()
+            answer.draft = draft
+            decoder.write(cache, hidden, [answer])
+            count += decoder.passes
+            found[name].append([parse_answer(generator.model.tokenizer.decode(answer.tokens))])
+        passes[f"passes with {name.split(', ')[0]}"] = round(count / places, 2)
+    return passes, found
 
 
 def _bare(bench: Bench, steps: int) -> Callable[[], object]:
     """Trunk and head by run_with_iobinding alone, as often as the plain loop runs them."""
-    cache, hidden = bench.prefill([])
+    cache, hidden, _ = bench.prefill(bench.decoder(False))
     for _ in range(steps // 2):
         hidden = cache.step()
     spec = bench.model.bundle.decoder
@@ -176,28 +181,31 @@ def _bare(bench: Bench, steps: int) -> Callable[[], object]:
     return run
 
 
-def score(generator: Generator, places: int) -> dict[str, dict[str, float]]:
-    """Validation places: share within 750 km and median error, by way of decoding."""
-    scenes = planet_scenes(places, "validation")
-    model = generator.model
-    pictures = model.features(generator.role.vision, model.prepare([scene.photo for scene in scenes]))
-    found: dict[str, list[list[Any]]] = {"plain greedy": [], "grammar, greedy": [], "grammar, 4 beams": [],
-                                         f"best of {CANDIDATES} (oracle)": []}  # fmt: skip
-    for picture in pictures:
-        found["plain greedy"].append(generator.features([picture], Decoding(grammar=False)))
-        found["grammar, greedy"].append(generator.features([picture]))
-        found["grammar, 4 beams"].append(generator.features([picture], Decoding(beams=4)))
-        found[f"best of {CANDIDATES} (oracle)"].append(generator.candidates_of(picture, CANDIDATES))
+def _pictures(generator: Generator, places: int) -> list[ImageTokens]:
+    """Image tokens of validation places."""
+    photos = [scene.photo for scene in planet_scenes(places, "validation")]
+    return generator.model.features(generator.role.vision, generator.model.prepare(photos))
+
+
+def score(
+    generator: Generator, places: int, found: dict[str, list[list[Position | None]]]
+) -> dict[str, dict[str, float]]:
+    """Validation places: share within 750 km and median error, by way of decoding; `found` has some already."""
+    scenes, pictures = planet_scenes(places, "validation"), _pictures(generator, places)
+    ways: dict[str, Callable[[ImageTokens], list[Generated]]] = {
+        "plain greedy": lambda picture: generator.features([picture], Decoding(grammar=False)),
+        "grammar, 4 beams": lambda picture: generator.features([picture], Decoding(beams=4)),
+        f"best of {CANDIDATES} (oracle)": lambda picture: generator.candidates_of(picture, CANDIDATES),
+    }
+    found = found | {name: [[a.position for a in way(picture)] for picture in pictures] for name, way in ways.items()}
     out = {}
     for name, answers in found.items():
         errors = [
-            min((float(distance_km(s.lat, s.lon, a.position.lat, a.position.lon)) for a in some if a.position),
-                default=np.inf)
+            min((float(distance_km(s.lat, s.lon, p.lat, p.lon)) for p in some if p), default=np.inf)
             for s, some in zip(scenes, answers, strict=True)
-        ]  # fmt: skip
-        answered = float(np.mean([any(a.position for a in some) for some in answers]))
-        out[name] = {"within_750_km": float(np.mean(np.array(errors) <= 750)),
-                     "median_km": float(np.median(errors)), "answered": answered}  # fmt: skip
+        ]
+        out[name] = {"within_750_km": float(np.mean(np.array(errors) <= 750)), "median_km": float(np.median(errors)),
+                     "answered": float(np.mean([any(some) for some in answers]))}  # fmt: skip
     return out
 
 
@@ -242,11 +250,6 @@ def _true_size(folder: Path, tokenizer: Path, threads: int) -> tuple[Model, Imag
     bundle: Bundle = draft(folder, manifest)
     rows = np.random.default_rng(0).normal(size=(64, spec.hidden)).astype(np.float32)
     return Model(bundle, threads), ImageTokens(rows, (64,), None)
-
-
-def _prompt_length(bench: Bench) -> int:
-    cache, _ = bench.prefill([])
-    return int(cache.length)
 
 
 def write(folder: Path, size: str, facts: dict[str, Any], rows: list[Any], accuracy: dict[str, Any]) -> None:

@@ -273,8 +273,8 @@ class Bundle:
 def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
     """Read and check a bundle; nothing of it is parsed before its hash is known to be right.
 
-    Raises BundleError for a missing folder, an unknown version, a missing, truncated or altered file, a path that
-    leaves the bundle, or a link. `check_hashes=False` checks sizes only (for many gigabytes on slow storage).
+    Raises BundleError for a missing folder, an unknown version, a missing, truncated, altered or unlisted file, a path
+    that leaves the bundle, or a link. `check_hashes=False` checks sizes only (for many gigabytes on slow storage).
     """
     root = Path(path)
     if not root.is_dir():
@@ -298,6 +298,7 @@ def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
         raise BundleError(f"{root / MANIFEST_NAME} is damaged ({fault}); export the bundle again") from None
     for name, entry in manifest.files.items():
         _check_file(root, name, entry, check_hashes)
+    _check_folders(root, manifest)
     return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
 
 
@@ -309,13 +310,22 @@ def _check_file(root: Path, name: str, entry: FileEntry, check_hash: bool) -> No
     if not file.is_file():
         raise BundleError(f"{file} is missing; export the bundle again")
     # Links could make a checked file another one later (CVE-2026-27489 and its kin).
-    if any((root / Path(*pure.parts[: i + 1])).is_symlink() for i in range(len(pure.parts))):
-        raise BundleError(f"{file} is a link; a bundle holds plain files only, export it again")
-    size = file.stat().st_size
-    if size != entry.bytes:
+    symlink = any((root / Path(*pure.parts[: i + 1])).is_symlink() for i in range(len(pure.parts)))
+    if symlink or file.stat().st_nlink > 1:
+        raise BundleError(f"{file} is a link; a bundle holds plain files only, copy it with cp -rL or export it again")
+    if (size := file.stat().st_size) != entry.bytes:
         raise BundleError(f"{file} has {size} bytes instead of {entry.bytes}: it was cut off or altered; export again")
     if check_hash and sha256_of(file) != entry.sha256:
         raise BundleError(f"{file} differs from its recorded hash: it was damaged or altered; export the bundle again")
+
+
+def _check_folders(root: Path, manifest: Manifest) -> None:
+    """A graph may name any file below its folder as its weights, so there is none whose hash wasn't checked."""
+    for folder in {(root / part.file).parent for part in manifest.components.values()}:
+        for file in folder.rglob("*"):
+            name = file.relative_to(root).as_posix()
+            if name not in (*manifest.files, MANIFEST_NAME) and (file.is_symlink() or not file.is_dir()):
+                raise BundleError(f"{root}: the manifest does not list {name!r:.80}; remove it or export again")
 
 
 def sha256_of(file: Path) -> str:

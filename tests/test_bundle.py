@@ -97,6 +97,15 @@ def link(root: Path) -> None:
     (root / "tokenizer.json").symlink_to(root / "real")
 
 
+def hard_link(root: Path) -> None:
+    os.link(root / "tokenizer.json", root.parent / "another name")
+
+
+def stray(root: Path) -> None:
+    (root / "onnx/deep").mkdir()
+    (root / "onnx/deep/weights.bin").write_bytes(b"1234")
+
+
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         data = json.loads((root / MANIFEST_NAME).read_text())
@@ -117,6 +126,8 @@ def cut_manifest(root: Path) -> None:
         (flip_a_bit, "differs from its recorded hash"),
         (remove, "missing"),
         (link, "link"),
+        (hard_link, "link"),
+        (stray, "does not list 'onnx/deep/weights.bin'"),
         (cut_manifest, "can't be read"),
         (edit(lambda d: d.update(schema=99)), "version 99"),
         (edit(lambda d: d.pop("image")), "lacks the key 'image'"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgegeo.cli.flags import JsonFlag, flag
-from edgegeo.cli.output import emit_json, note, progress_bar, say, table
+from edgegeo.cli.output import emit_json, note, progress_bar, say
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def _options(given: list[str]) -> dict[str, Any]:
 def _tell(report: "Report") -> None:
     for text in report.warnings:
         note(f"warning: {text}")
-    if report.refused:
-        table(("refused", "rows", "for instance"), [(r.reason, f"{r.count:,}", r.examples[0]) for r in report.refused])
-    if report.traps:
-        table(("met and dealt with", "times", "first"), [(t.what, f"{t.count:,}", t.first) for t in report.traps])
+    for refusal in report.refused:
+        say(f"refused {refusal.count:>7,} x {refusal.reason}, for instance {refusal.examples[0]}")
+    for trap in report.traps:
+        say(f"met     {trap.count:>7,} x {trap.what}, first {trap.first}")
 
 
 def _sample(loaded: "Loaded") -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _captions(reader: Reader, found: object) -> list[str]:
     captions = []
     for one in found:
         if isinstance(one, str) and one.strip():
-            captions.append(one.strip())
+            captions.append(text_of(one))
         else:
             reader.trap("null or empty caption in a list; left out", repr(one))
     if not captions:

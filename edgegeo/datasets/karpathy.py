@@ -24,11 +24,12 @@ def load_karpathy(reader: Reader, *, captions: int | None = PER_IMAGE, restval: 
     entries = whole.get("images") if isinstance(whole, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"{file} has no list 'images'; a Karpathy split file is {{'images': [...], 'dataset': ...}}")
-    wanted = {reader.split, "restval"} if reader.split == "train" and restval else {reader.split}
+    wanted = (reader.split, "restval") if reader.split == "train" and restval else (reader.split,)
+    others = [split for split in ("train", "val", "test", "restval") if split not in wanted]
     texts: list[Item] = []
     images: dict[str, Item] = {}
     for number, entry in enumerate(entries):
-        if isinstance(entry, dict) and entry.get("split") in {"train", "val", "test", "restval"} - wanted:
+        if isinstance(entry, dict) and entry.get("split") in others:
             continue
         with reader.row(f"{file.name}[{number}]"):
             _read(reader, entry, wanted, None if reader.split == "train" else captions, texts, images)
@@ -36,7 +37,7 @@ def load_karpathy(reader: Reader, *, captions: int | None = PER_IMAGE, restval: 
 
 
 def _read(
-    reader: Reader, row: Any, wanted: set[str], most: int | None, texts: list[Item], images: dict[str, Item]
+    reader: Reader, row: Any, wanted: tuple[str, ...], most: int | None, texts: list[Item], images: dict[str, Item]
 ) -> None:
     entry = entry_of(row, "filename", "sentences", "split")
     if entry["split"] not in wanted:
@@ -70,7 +71,7 @@ def _sentences(reader: Reader, rows: object) -> list[str]:
     for row in rows:
         raw = row.get("raw") if isinstance(row, dict) else None
         if isinstance(raw, str) and raw.strip():
-            found.append(raw.strip())
+            found.append(text_of(raw))
         else:
             reader.trap("sentence without text; left out", repr(row))
     if not found:

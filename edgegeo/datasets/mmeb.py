@@ -6,7 +6,7 @@ from typing import Any
 
 from edgegeo.datasets.form import Form
 from edgegeo.datasets.protocol import CANDIDATES, FULL_GALLERY
-from edgegeo.datasets.reader import Reader, RowFault, entry_of, seen
+from edgegeo.datasets.reader import Reader, RowFault, entry_of, seen, text_of
 from edgegeo.datasets.sets import Item, RetrievalSet
 from edgegeo.errors import InputError
 
@@ -91,10 +91,9 @@ def _side(
 ) -> tuple[str | None, str | None, Path | None]:
     words = None
     if not _absent(text):
-        if not isinstance(text, str):
-            raise RowFault("text is no text", repr(text))
-        words = _MARK.sub("", text).strip() or None
-        if len(words or "") < len(text.strip()):
+        given = text_of(text, "text")
+        words = _MARK.sub("", given).strip() or None
+        if len(words or "") < len(given):
             reader.trap("picture mark of another model in the text; removed", text)
     name = None if _absent(image) else image
     if words is None and name is None:

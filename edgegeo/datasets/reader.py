@@ -232,7 +232,7 @@ def safe_parts(name: object) -> tuple[str, ...]:
     """A picture's relative path in parts; RowFault for none, for an absolute one, or for one that climbs out."""
     if not isinstance(name, str) or not name.strip():
         raise RowFault("no picture named", repr(name))
-    path = name.strip().replace("\\", "/")
+    path = text_of(name, "picture name").replace("\\", "/")
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
     if path.startswith("/") or ".." in parts or "\0" in name or (parts and parts[0].endswith(":")):
         raise RowFault("picture path leaves the data set's folder", name)
@@ -266,6 +266,10 @@ def text_of(value: object, what: str = "caption") -> str:
     text = value.strip()
     if not text:
         raise RowFault(f"empty {what}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can carry and no tokenizer reads
+        raise RowFault(f"{what} is not valid Unicode", repr(text)) from None
     return text
 
 

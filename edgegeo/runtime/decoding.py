@@ -17,7 +17,7 @@ Listener = Callable[[int, tuple[int, ...], str], None]
 """Called with (number of the answer, new token ids, new text) whenever an answer has grown; with no tokens while its
 last letter is unfinished. What it raises ends the writing."""
 _HALF_A_LETTER = "\ufffd"
-_LONGEST_DRAFT = 24
+LONGEST_DRAFT = 24
 _MISSES = 3
 """Drafts in a row of which nothing was right, before no more are made: reading them is not free."""
 
@@ -156,7 +156,7 @@ class Decoder:
         """
         draft: list[int] = []
         grammar = self.grammar
-        while grammar is not None and len(draft) < _LONGEST_DRAFT:
+        while grammar is not None and len(draft) < LONGEST_DRAFT:
             choices = grammar.choices(state)
             if choices.rows is None:
                 break

@@ -18,11 +18,11 @@ from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.doubt import LEVELS, check_confidence, open_fit
 from edgegeo.runtime.embed import Embedder, normalized
 from edgegeo.runtime.fusion import Clues, Prior
-from edgegeo.runtime.gallery import Gallery
+from edgegeo.runtime.gallery import Gallery, Hits
 from edgegeo.runtime.generate import SAMPLING, Generated, Generator
 from edgegeo.runtime.image import Source, open_image
 from edgegeo.runtime.model import Model
-from edgegeo.runtime.pictures import ImageTokens, prepare_picture
+from edgegeo.runtime.pictures import ImageTokens, Picture, prepare_picture
 from edgegeo.runtime.rerank import Reranker, fused, probability
 from edgegeo.runtime.sampling import Decoding
 from edgegeo.runtime.tokens import fill
@@ -173,13 +173,15 @@ class Locator:
         listener: Listener | None = None,
         prior: Prior | None = None,
         min_confidence: float = 0.0,
+        picture: Picture | None = None,
     ) -> Answer:
         """Find the place of a photo, a description, or both (their embeddings are averaged).
 
         `k` tiles are returned of the gallery; the best `rerank` of the search are looked at again as pairs (0: none),
         with the photo if there is one; `generate=False` skips the generated answer; otherwise `candidates` of them are
         written as `decoding` says and fused. `prior` is a place known from elsewhere; below `min_confidence` the
-        position is withheld (InputError where the bundle can't tell). InputError for an unusable query.
+        position is withheld (InputError where the bundle can't tell). `picture` is the photo prepared already, where
+        another thread has done so. InputError for an unusable query.
         """
         check_confidence(min_confidence)
         generate = generate and photo is not None and self.generator is not None
@@ -189,7 +191,7 @@ class Locator:
         if unopened:
             with clock.stage("load"):
                 self.model.load(unopened)
-        vision = _Vision(self.model, clock, photo)
+        vision = _Vision(self.model, clock, photo, picture)
         hits: list[Hit] = []
         if self.gallery is not None:
             hits = self._retrieve(self.gallery, vision, text, max(k, rerank, TILES), clock)
@@ -281,10 +283,7 @@ class Locator:
         with clock.stage("search"):
             query = vectors[0] if len(vectors) == 1 else normalized(np.asarray(sum(vectors), np.float32))
             found = gallery.search(query, k)
-        return [
-            Hit(id, Position(float(place[0]), float(place[1])), float(score), None)
-            for id, place, score in zip(found.ids[0], found.positions[0], found.scores[0], strict=True)
-        ]
+        return hits_of(found)
 
     def _rerank(
         self, gallery: Gallery, vision: "_Vision", text: str | None, hits: list[Hit], count: int, clock: "_Clock"
@@ -304,6 +303,14 @@ class Locator:
         order = sorted(range(len(scores)), key=lambda i: (-both[i], i))
         looked_at = [Hit(hits[i].id, hits[i].position, hits[i].score, float(scores[i])) for i in order]
         return looked_at + hits[count:]
+
+
+def hits_of(found: Hits) -> list[Hit]:
+    """The tiles that a search found for its first query, best first."""
+    return [
+        Hit(id, Position(float(place[0]), float(place[1])), float(score), None)
+        for id, place, score in zip(found.ids[0], found.positions[0], found.scores[0], strict=True)
+    ]
 
 
 @dataclass
@@ -328,7 +335,7 @@ class _Clock:
 class _Vision:
     """The photo's image tokens, computed once for every role that shares a vision tower."""
 
-    def __init__(self, model: Model, clock: _Clock, photo: Source | None) -> None:
+    def __init__(self, model: Model, clock: _Clock, photo: Source | None, picture: Picture | None) -> None:
         self.given = photo is not None
         self._model = model
         self._clock = clock
@@ -337,8 +344,10 @@ class _Vision:
             with clock.stage("decode"):
                 image = open_image(photo)
             self.image = image
-            with clock.stage("preprocess"):
-                self._picture = prepare_picture(image, model.bundle.manifest.image)
+            if picture is None:
+                with clock.stage("preprocess"):
+                    picture = prepare_picture(image, model.bundle.manifest.image)
+            self._picture = picture
 
     def features(self, component: str) -> list[ImageTokens]:
         if component not in self._done:

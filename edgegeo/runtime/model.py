@@ -29,11 +29,14 @@ _SMALL_HIDDEN = 256
 class Model:
     """The components of one bundle. Safe to share between threads; a component is loaded at its first use."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int | None = None, provider: str = "cpu", cores: int | None = None
+    ) -> None:
+        """`threads` of every component, as `open_session` takes them; else what suits each of them on `cores` cores."""
         self.bundle = bundle
         self.provider = _provider_for(bundle, provider)
         """The device in use: "cpu" or "cuda"."""
-        self.threads = threads or default_threads()
+        self.threads = threads or cores or default_threads()
         """Intra-op threads of the vision tower and of picture decoding; of all components if they were named."""
         small = bundle.manifest.trunk is not None and bundle.manifest.trunk.hidden <= _SMALL_HIDDEN
         self._decoder_threads = threads or (1 if small else self.threads)
@@ -237,6 +240,9 @@ def load_array(bundle: Bundle, name: str, mapped: bool = False) -> NDArray[Any]:
     """An array file of the bundle; BundleError if it can't be read. Never unpickles."""
     path = bundle.file(name)
     try:
-        return np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return np.asarray(array)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read ({error}); export the bundle again") from None

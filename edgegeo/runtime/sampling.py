@@ -65,7 +65,8 @@ def draw(scores: Floats, temperature: float, top_p: float, chances: Doubles) -> 
 
     Likely tokens come first, so a small chance means a likely token whatever the other settings.
     """
-    scaled = (scores - scores.max(axis=1, keepdims=True)).astype(np.float64) / temperature
+    with np.errstate(over="ignore"):  # next to 0 all but the likeliest are infinitely far
+        scaled = (scores - scores.max(axis=1, keepdims=True)).astype(np.float64) / temperature
     order = np.argsort(-scaled, axis=1, kind="stable")
     ends = np.cumsum(np.exp(np.take_along_axis(scaled, order, axis=1)), axis=1)
     # The nucleus: the fewest tokens that reach the share, so whatever begins before the share is reached.

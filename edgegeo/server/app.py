@@ -26,7 +26,8 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 DESCRIPTION = """Where was this picture taken? Embeddings, re-ranking, search and positions from one small model.
 
 Pictures are sent as data URIs or uploads; the server never fetches a URL. Errors come in OpenAI's envelope,
-`{"error": {"message", "type", "param", "code"}}`, and `code` is stable."""
+`{"error": {"message", "type", "param", "code"}}`, and `code` is stable. A server with an API key takes it as
+`Authorization: Bearer KEY`; what changes the server needs `X-Admin-Key: KEY` as well."""
 
 
 def create_app(
@@ -46,6 +47,7 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect names the Host that the client sent
         lifespan=_lifespan(context, on_start, early),
         middleware=[
             Middleware(Porch, metrics=metrics),

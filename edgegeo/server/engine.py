@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgegeo.bundle import Manifest
+from edgegeo.bundle import Manifest, open_bundle
 from edgegeo.errors import BundleError
-from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hits, Locator, Model, Picture
+from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hit, Locator, Model, Picture
 from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.generate import SAMPLING
+from edgegeo.runtime.locator import hits_of
 from edgegeo.runtime.rerank import probability
+from edgegeo.runtime.sessions import default_threads
 from edgegeo.runtime.tokens import fill
 from edgegeo.runtime.verify import verify_model
 from edgegeo.server.faults import Refusal
@@ -62,7 +64,11 @@ class Engine:
     @classmethod
     def load(cls, bundle: Path, gallery: Path | None, settings: ServerSettings) -> "Engine":
         """Open a bundle and its gallery, all hashes checked, as the settings say. Raises as `open`."""
-        return cls(Locator.open(Model.open(bundle, settings.threads, settings.provider), gallery))
+        # A core is left to HTTP and to the decoding of pictures: where all of them run the model, each of its steps
+        # waits for the one that was taken away.
+        cores = max(1, default_threads() - 1)
+        model = Model(open_bundle(bundle), settings.threads, settings.provider, cores)
+        return cls(Locator.open(model, gallery))
 
     def renewed(self) -> "Engine":
         """The same bundle with its gallery as it is on disk now. Raises GalleryError."""
@@ -182,10 +188,10 @@ class Engine:
             return [generator.answer(photo, decoding, listener)]
         return generator.candidates(photo, count, decoding or SAMPLING, listener)
 
-    def search(self, vector: Floats, k: int) -> Hits:
-        """The k nearest tiles to a unit vector (dim,)."""
+    def search(self, vector: Floats, k: int) -> list[Hit]:
+        """The k nearest tiles to a unit vector (dim,). Safe on any thread."""
         assert self.gallery is not None, "require_gallery() comes first"
-        return self.gallery.search(vector, k)
+        return hits_of(self.gallery.search(vector, k))
 
     def thumbnail(self, tile: str) -> bytes | None:
         """JPEG of a tile; None for an unknown one."""

@@ -8,12 +8,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from edgegeo.server.faults import Refusal
-from edgegeo.server.inputs import Upload, check_count, read_picture, read_text
+from edgegeo.server.inputs import Upload, check_count, read_part, read_picture, read_text
 from edgegeo.server.json_body import read_json
-from edgegeo.server.schemas import Query, TilesRequest
+from edgegeo.server.schemas import EmbeddingsRequest, Query, TilesRequest
 
 FILES = ("image", "photo", "file")
 """Form fields that a picture may come in."""
+MOST_PARTS = 1000
+"""Parts of a form; what a request may hold of them is checked by `check_count`."""
 _TILE_FIELDS = ("id", "lat", "lon", "image")
 _FILE = {"type": "string", "format": "binary", "description": "the picture's file (JPEG, PNG, WebP)"}
 
@@ -47,6 +49,29 @@ async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryM
         raise Refusal(422, "invalid_input", "send a text, an image, or both")
     text = None if model.text is None else read_text(model.text, "text")
     return model, text, upload if model.image is None else read_picture(model.image, "image", bare=True)
+
+
+async def read_embeddings(request: Request) -> tuple[EmbeddingsRequest, list[str | Upload]]:
+    """The request and its inputs in order, from JSON or from a form that repeats `input`, a text or a file each.
+
+    Raises Refusal 415 for another content type, 422 for an input that can't be read.
+    """
+    if not _is_form(request):
+        body = _parsed(EmbeddingsRequest, await request.body())
+        items = [body.input] if isinstance(body.input, str) else body.input
+        return body, [read_part(item, f"input.{i}") for i, item in enumerate(items)]
+    inputs: list[str | Upload] = []
+    async with request.form(max_files=MOST_PARTS, max_fields=MOST_PARTS) as form:
+        for i, value in enumerate(form.getlist("input")):
+            where = f"input.{i}"
+            inputs.append(
+                Upload(await value.read(), where) if isinstance(value, UploadFile) else read_part(value, where)
+            )
+        others = [(name, value) for name, value in form.multi_items() if name != "input"]
+        fields = dict(others)
+        if len(fields) != len(others) or any(isinstance(value, UploadFile) for value in fields.values()):
+            raise Refusal(422, "invalid_input", "send texts and files as input, and every other field once")
+    return _checked(EmbeddingsRequest, {**fields, "input": ["-"] * len(inputs)}), inputs
 
 
 async def read_tiles(request: Request, most: int) -> tuple[TilesRequest, list[SentTile]]:
@@ -86,11 +111,17 @@ def either(schema: type[BaseModel], form: dict[str, Any] | None = None) -> dict[
     fields = form or {**described["properties"], "image": _FILE}
     shape: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
     if form:
-        shape["required"] = [name for name in _TILE_FIELDS if name in form]
+        shape["required"] = [name for name in ("input", *_TILE_FIELDS) if name in form]
     content = {"application/json": {"schema": described}, "multipart/form-data": {"schema": shape}}
     return {"requestBody": {"required": True, "content": content}}
 
 
+EMBEDDINGS_FORM: dict[str, Any] = {
+    "input": {"type": "array", "items": _FILE, "minItems": 1, "description": "files or texts, in the order wanted"},
+    "model": {"type": "string", "maxLength": 200},
+    "encoding_format": {"enum": ["float", "base64"], "default": "float"},
+    "dimensions": {"type": "integer"},
+}
 TILES_FORM: dict[str, Any] = {
     "id": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 200}, "minItems": 1},
     "lat": {"type": "array", "items": {"type": "number", "minimum": -90, "maximum": 90}, "minItems": 1},

@@ -3,8 +3,10 @@
 Whatever changes something needs the administrator's key, which the guard asks for (edgegeo/server/guard.py).
 """
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from anyio.to_thread import run_sync
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 
 from edgegeo.errors import GalleryBusyError
 from edgegeo.runtime import Gallery, Row
-from edgegeo.runtime.gallery_edit import AddReport, add_tiles, delete_tiles
+from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
 from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
+from edgegeo.server.fleet import Fleet
 from edgegeo.server.forms import TILES_FORM, SentTile, either, read_tiles
 from edgegeo.server.guard import ADMIN_HEADER
 from edgegeo.server.json_body import JsonRoute
@@ -40,6 +43,8 @@ def router(context: Context) -> APIRouter:
     # For the OpenAPI document; the guard has looked at the key before a request comes here.
     admin = [Security(APIKeyHeader(name=ADMIN_HEADER, scheme_name="administrator", auto_error=False))]
 
+    edits = Edits(context.fleet)
+
     @routes.get("/v1/gallery", summary="What the gallery holds")
     async def gallery(model: ModelParam = None) -> GalleryFacts:
         async with context.fleet.use(model) as serving:
@@ -54,16 +59,14 @@ def router(context: Context) -> APIRouter:
     async def add(request: Request) -> TilesAnswer:
         body, tiles = await read_tiles(request, context.settings.max_inputs)
         async with context.fleet.use(body.model) as serving:
-            report = await added(serving, context, tiles, body.replace)
-        await context.fleet.refresh_gallery(body.model)
-        return await _after(context, body.model, added=report.added, replaced=report.replaced)
+            for tile in tiles:  # before any is added
+                async with serving.decoder.opened(tile.picture):
+                    pass
+        return await edits.run(body.model, lambda serving: add_to(serving, tiles, body.replace))
 
     @routes.delete("/v1/gallery/tiles/{tile:path}", summary="Delete a tile of the gallery", dependencies=admin)
     async def delete(tile: Annotated[str, Path(max_length=200)], model: ModelParam = None) -> TilesAnswer:
-        async with context.fleet.use(model) as serving:
-            count = await deleted(serving, tile)
-        await context.fleet.refresh_gallery(model)
-        return await _after(context, model, deleted=count)
+        return await edits.run(model, lambda serving: delete_from(serving, tile))
 
     @routes.post("/v1/admin/reload", summary="Open a bundle and its gallery from disk once more", dependencies=admin)
     async def reload(body: ReloadRequest) -> ReloadAnswer:
@@ -103,56 +106,71 @@ def extent(longitudes: NDArray[np.float64]) -> tuple[float, float]:
     return float(order[(widest + 1) % len(order)]), float(order[widest])
 
 
-async def added(serving: Serving, context: Context, tiles: list[SentTile], replace: bool) -> AddReport:
-    """Write tiles into the gallery on disk; Refusal and ImageError for a picture that can't be used, before any is."""
-    engine = serving.engine
-    engine.require("embed")
-    gallery = opened(serving)
-    if not replace:
-        for i, tile in enumerate(tiles):
-            if gallery.row(tile.id) is not None:
-                raise Refusal(409, "tile_exists", f"tiles.{i}.id: {EXISTS}", f"tiles.{i}.id")
-    for tile in tiles:
-        async with serving.decoder.opened(tile.picture):
-            pass
+class Change(NamedTuple):
+    """What was changed in a gallery on disk."""
+
+    added: int = 0
+    replaced: int = 0
+    deleted: int = 0
+
+
+class Edits:
+    """Changes of galleries, one after the other. For one event loop.
+
+    A change that has begun goes on when its client leaves, so that what is served is always what lies on disk.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[TilesAnswer]] = set()
+
+    async def run(self, model: str | None, change: Callable[[Serving], Change]) -> TilesAnswer:
+        """Make a change on a worker thread, serve the new version, and say what it holds."""
+        task = asyncio.ensure_future(self._changed(model, change))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def _changed(self, model: str | None, change: Callable[[Serving], Change]) -> TilesAnswer:
+        async with self._turn:
+            try:
+                async with self._fleet.use(model) as serving:
+                    # Not on the model thread: a hundred tiles would make everyone else wait.
+                    made = await run_sync(change, serving)
+            except GalleryBusyError:
+                raise Refusal(409, "gallery_busy", BUSY, headers={"retry-after": "1"}) from None
+            await self._fleet.refresh_gallery(model)
+            async with self._fleet.use(model) as serving:
+                gallery = opened(serving)
+                return TilesAnswer(
+                    gallery=gallery.path.name, tiles=len(gallery), version=gallery.version, **made._asdict()
+                )
+
+    def _ended(self, task: "asyncio.Task[TilesAnswer]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller has heard of it, or has left
+
+
+def add_to(serving: Serving, tiles: list[SentTile], replace: bool) -> Change:
+    """Write tiles into the gallery on disk; Refusal 409 for an id that it has, unless that is replaced."""
+    serving.engine.require("embed")
+    gallery, embedder = opened(serving), serving.engine.locator.embedder
+    assert embedder is not None
+    for i, tile in enumerate(tiles):
+        if not replace and gallery.row(tile.id) is not None:
+            raise Refusal(409, "tile_exists", f"tiles.{i}.id: {EXISTS}", f"tiles.{i}.id")
     rows = [Row(tile.id, tile.lat, tile.lon, tile.picture.data) for tile in tiles]
-    assert engine.locator.embedder is not None
-    try:
-        report, _ = await context.fleet.scheduler.run(
-            "add_tiles", add_tiles, gallery.path, rows, engine.locator.embedder, replace, AS_SENT
-        )
-    except GalleryBusyError:
-        raise _busy() from None
-    return report
+    report = add_tiles(gallery.path, rows, embedder, replace, AS_SENT)
+    return Change(added=report.added, replaced=report.replaced)
 
 
-async def deleted(serving: Serving, tile: str) -> int:
-    """Delete a tile on disk; 404 for an unknown one."""
+def delete_from(serving: Serving, tile: str) -> Change:
+    """Delete a tile on disk; Refusal 404 for an unknown one, 409 for the last one."""
     gallery = opened(serving)
     if gallery.row(tile) is None:
         raise Refusal(404, "unknown_tile", "the gallery has no such tile")
     if len(gallery) == 1:
         raise Refusal(409, "last_tile", LAST)
-    try:
-        return await run_sync(delete_tiles, gallery.path, [tile])
-    except GalleryBusyError:
-        raise _busy() from None
-
-
-def _busy() -> Refusal:
-    return Refusal(409, "gallery_busy", BUSY, headers={"retry-after": "1"})
-
-
-async def _after(
-    context: Context, model: str | None, added: int = 0, replaced: int = 0, deleted: int = 0
-) -> TilesAnswer:
-    async with context.fleet.use(model) as serving:
-        gallery = opened(serving)
-        return TilesAnswer(
-            gallery=gallery.path.name,
-            added=added,
-            replaced=replaced,
-            deleted=deleted,
-            tiles=len(gallery),
-            version=gallery.version,
-        )
+    return Change(deleted=delete_tiles(gallery.path, [tile]))

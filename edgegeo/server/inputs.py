@@ -66,6 +66,10 @@ class Decoder:
         async with self._memory.hold(await self._cost(upload)):
             return await run_sync(lambda: prepare_picture(decode(upload), self._spec), limiter=self._limiter)
 
+    async def prepare(self, image: Image.Image) -> Picture:
+        """What the model sees of an opened picture."""
+        return await run_sync(prepare_picture, image, self._spec, limiter=self._limiter)
+
     @asynccontextmanager
     async def opened(self, picture: Upload | None) -> AsyncIterator[Image.Image | None]:
         """The picture in RGB, for as long as it is worked on; Refusal as `decode`."""

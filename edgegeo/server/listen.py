@@ -31,6 +31,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
         from edgegeo.server.process import Process
         from edgegeo.server.sensors import Sensors
     except ImportError as error:
+        if (error.name or "edgegeo").partition(".")[0] == "edgegeo":
+            raise
         raise ServerError(f"the server needs {error.name}; install it with: pip install 'edgegeo[serve]'") from None
     begun = time.perf_counter()
     with (

@@ -20,7 +20,7 @@ Reason = Literal[
 ]  # fmt: skip
 """Why a request is refused before any work."""
 
-Kind = Literal["embed_text", "embed_image", "rerank", "locate", "answer", "search", "warm_up", "heartbeat", "add_tiles"]
+Kind = Literal["embed_text", "embed_image", "rerank", "locate", "answer", "search", "warm_up", "heartbeat"]
 """What a call of the model computes."""
 
 Drop = Literal["cancelled", "expired", "dropped"]

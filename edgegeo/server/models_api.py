@@ -4,12 +4,13 @@ import base64
 import uuid
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
 from edgegeo.server.fleet import NO_MODEL, Card
+from edgegeo.server.forms import EMBEDDINGS_FORM, either, read_embeddings
 from edgegeo.server.inputs import Document, Floats, Upload, check_count, read_document, read_part, read_picture
 from edgegeo.server.json_body import JsonRoute
 from edgegeo.server.schemas import (
@@ -47,10 +48,16 @@ def router(context: Context) -> APIRouter:
                 return _card(card)
         raise Refusal(404, "model_not_found", NO_MODEL, "model")
 
-    @routes.post("/v1/embeddings", summary="Embed texts and pictures")
-    async def embeddings(body: EmbeddingsRequest) -> EmbeddingsAnswer:
+    @routes.post(
+        "/v1/embeddings",
+        summary="Embed texts and pictures",
+        openapi_extra=either(EmbeddingsRequest, EMBEDDINGS_FORM),
+    )
+    async def embeddings(request: Request) -> EmbeddingsAnswer:
+        body, inputs = await read_embeddings(request)
+        check_count(len(inputs), most, "input")
         async with context.fleet.use(body.model) as serving:
-            return await embed(serving, body, most)
+            return await embed(serving, body, inputs)
 
     @routes.post("/v1/rerank", summary="Score texts and pictures against a text or a picture")
     async def rerank(body: RerankRequest) -> RerankAnswer:
@@ -69,15 +76,12 @@ def _card(card: Card) -> ModelCard:
     return ModelCard(id=card.name, owned_by=card.family, roles=list(card.roles), loaded=card.loaded)
 
 
-async def embed(serving: Serving, body: EmbeddingsRequest, most: int) -> EmbeddingsAnswer:
+async def embed(serving: Serving, body: EmbeddingsRequest, inputs: list[str | Upload]) -> EmbeddingsAnswer:
     """Unit vectors of every input, in the order of the request."""
     engine = serving.engine
     engine.require("embed")
     if body.dimensions not in (None, engine.dim):
         raise Refusal(422, "invalid_input", f"dimensions: this model gives {engine.dim} dimensions only", "dimensions")
-    items = [body.input] if isinstance(body.input, str) else body.input
-    check_count(len(items), most, "input")
-    inputs = [read_part(item, f"input.{i}") for i, item in enumerate(items)]
     vectors, _ = await serving.embed(inputs)
     tokens = _tokens(engine, inputs)
     as_text = body.encoding_format == "base64"

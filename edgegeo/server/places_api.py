@@ -77,9 +77,9 @@ async def find(context: Context, body: SearchRequest, text: str | None, picture:
         engine = serving.engine
         engine.require("embed")
         gallery = engine.require_gallery()
-        found, _ = await serving.locate(picture, text, k=body.k, generate=False)
-    hits = [_tile(hit, body.model) for hit in found.hits]
-    return SearchAnswer(model=engine.name, gallery=gallery, hits=hits, timings_ms=found.timings_ms)
+        found, timings = await serving.find(picture, text, body.k)
+    hits = [_tile(hit, body.model) for hit in found]
+    return SearchAnswer(model=engine.name, gallery=gallery, hits=hits, timings_ms=timings)
 
 
 async def answer(

@@ -19,8 +19,8 @@ from edgegeo.server.context import Context
 from edgegeo.server.notify import Notifier
 from edgegeo.server.settings import ServerSettings
 
-ACCEPT_S = 0.05
-"""How long after the signal connections are still taken, so that those made before it are."""
+ATTACH_S = 0.02
+"""What asyncio needs to set up the connections that it took last."""
 
 LINGER_S = 0.25
 """How long a connection kept alive is still answered (503) although nothing is in hand any more."""
@@ -67,7 +67,7 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        with _running(self._drained(), self._reloads(), self._heartbeats()):
+        with _running(self._drained(listener), self._reloads(), self._heartbeats()):
             await self._server.serve(sockets=[listener])
         if self._life.failure is not None:
             raise self._life.failure
@@ -80,21 +80,19 @@ class Process:
             os._exit(128 + number)
         self._life.drain()
 
-    async def _drained(self) -> None:
+    async def _drained(self, listener: socket.socket) -> None:
         """Wait for the signal, let what is in hand end, and stop the server."""
         await self._life.ended()
         if self._life.draining:
-            await self._drain()
+            await self._drain(listener)
         self._server.should_exit = True
 
-    async def _drain(self) -> None:
+    async def _drain(self, listener: socket.socket) -> None:
         begun = time.monotonic()
         logs.event("draining", {"in_hand": self._life.in_hand})
         self._notifier.stopping()
         _end_within(self._settings.drain_s + GRACE_S)
-        # Connections that the kernel has accepted for us already must not be reset.
-        await asyncio.sleep(ACCEPT_S)
-        self._server.stop_listening()
+        await self._server.stop_listening(listener)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._life.idle(), self._settings.drain_s)
         if cut := self._life.cut():
@@ -164,10 +162,27 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    def stop_listening(self) -> None:
-        """Take no further connections; those that stand go on."""
+    async def stop_listening(self, listener: socket.socket) -> None:
+        """Take no further connections; those made before go on, and those the kernel holds for us are taken first."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener.fileno())
+        await asyncio.sleep(ATTACH_S)
+        taken = list(_accepted(listener))
         for server in getattr(self, "servers", ()):
             server.close()
+        for line in taken:
+            await loop.connect_accepted_socket(self._connection, line)
+
+    def _connection(self) -> asyncio.Protocol:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
+
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait in the kernel."""
+    listener.setblocking(False)
+    with contextlib.suppress(OSError):
+        while True:
+            yield listener.accept()[0]
 
 
 def _end_within(seconds: float) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,8 +14,9 @@ from anyio.to_thread import run_sync
 from PIL import Image
 
 from edgegeo.bundle import ImageSpec
-from edgegeo.runtime import Answer, Decoding, Generated, Hits, Picture
-from edgegeo.runtime.embed import TOKENS_PER_RUN
+from edgegeo.runtime import Answer, Decoding, Generated, Hit, Picture
+from edgegeo.runtime.decoding import Listener
+from edgegeo.runtime.embed import TOKENS_PER_RUN, normalized
 from edgegeo.runtime.pictures import positions_of
 from edgegeo.server.cache import EmbeddingCache, content_key
 from edgegeo.server.engine import Engine
@@ -85,18 +87,42 @@ class Serving:
             spent += took
         return scores, spent
 
-    async def locate(self, photo: Image.Image | Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
-        """`Locator.locate`, with the time in line as "wait" in the timings; and the model's milliseconds."""
+    async def find(self, photo: Upload | None, text: str | None, k: int) -> tuple[list[Hit], dict[str, float]]:
+        """The k nearest tiles to a photo, a text, or the mean of both; and milliseconds by stage.
+
+        What was waited for is told as "wait": the line, and the decoding of a picture.
+        """
         begun = time.perf_counter()
-        async with self.decoder.opened(photo if isinstance(photo, Upload) else None) as opened:
-            decoded = time.perf_counter()
-            image = photo if isinstance(photo, Image.Image) else opened
-            found, spent = await self._scheduler.run("locate", self.engine.locate, image, text, **how)
+        vectors, embedding = await self.embed([one for one in (text, photo) if one is not None])
+        query = vectors[0] if len(vectors) == 1 else normalized(vectors.sum(axis=0, keepdims=True))[0]
+        searching = time.perf_counter()
+        hits = await run_sync(self.engine.search, query, k)
+        ended = time.perf_counter()
+        waited = max(0.0, (searching - begun) * 1000.0 - embedding)
+        timings = {"wait": waited, "embed": embedding, "search": (ended - searching) * 1000.0}
+        self._metrics.stages(timings)
+        return hits, {**timings, "total": (ended - begun) * 1000.0}
+
+    async def locate(self, photo: Image.Image | Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
+        """`Locator.locate`, with the time in line as "wait" in the timings; and the model's milliseconds.
+
+        When the caller is cancelled, the model stops before the next token.
+        """
+        begun = time.perf_counter()
+        async with self._opened(photo) as image:
+            opened = time.perf_counter()
+            picture = None if image is None else await self.decoder.prepare(image)
+            entered = time.perf_counter()
+            with _listening() as hear:
+                found, spent = await self._scheduler.run(
+                    "locate", self.engine.locate, image, text, picture=picture, listener=hear, **how
+                )
         ended = time.perf_counter()
         stages = dict(found.timings_ms)
-        waited = (ended - decoded) * 1000.0 - stages.pop("total", 0.0)
+        waited = (ended - entered) * 1000.0 - stages.pop("total", 0.0)
         if image is not None:
-            stages["decode"] = stages.get("decode", 0.0) + (decoded - begun) * 1000.0
+            stages["decode"] = stages.get("decode", 0.0) + (opened - begun) * 1000.0
+            stages["preprocess"] = (entered - opened) * 1000.0
         timings = {"wait": max(0.0, waited), **stages}
         self._metrics.stages(timings)
         return replace(found, timings_ms={**timings, "total": (ended - begun) * 1000.0}), spent
@@ -112,25 +138,18 @@ class Serving:
 
         When the caller is cancelled, the model stops before the next token.
         """
-        left = threading.Event()
-
-        def hear(row: int, tokens: tuple[int, ...], text: str) -> None:
-            if left.is_set():
-                raise Left
-            if on_text is not None and text and row == 0:
-                on_text(text)
-
-        try:
-            async with self.decoder.opened(photo if isinstance(photo, Upload) else None) as opened:
-                image = opened if isinstance(photo, Upload) else photo
-                assert image is not None
+        async with self._opened(photo) as image:
+            assert image is not None
+            with _listening(on_text) as hear:
                 return await self._scheduler.run("answer", self.engine.answer, image, decoding, hear, count)
-        finally:
-            left.set()
 
-    async def search(self, vector: Floats, k: int) -> Hits:
-        """The k nearest tiles to a unit vector (dim,)."""
-        return await run_sync(self.engine.search, vector, k)
+    @asynccontextmanager
+    async def _opened(self, photo: Image.Image | Upload | None) -> AsyncIterator[Image.Image | None]:
+        if isinstance(photo, Upload):
+            async with self.decoder.opened(photo) as image:
+                yield image
+        else:
+            yield photo
 
     async def _prepared(self, picture: Shown) -> Picture:
         return await self.decoder.prepared(picture) if isinstance(picture, Upload) else picture
@@ -171,6 +190,23 @@ class Serving:
 
 class Left(Exception):
     """Raised inside a generation whose caller is gone, to end it."""
+
+
+@contextmanager
+def _listening(on_text: Callable[[str], None] | None = None) -> Iterator[Listener]:
+    """A listener for the time in which its caller waits; after that it ends the generation that it hears."""
+    left = threading.Event()
+
+    def hear(row: int, tokens: tuple[int, ...], text: str) -> None:
+        if left.is_set():
+            raise Left
+        if on_text is not None and text and row == 0:
+            on_text(text)
+
+    try:
+        yield hear
+    finally:
+        left.set()
 
 
 def bucket_of(length: int) -> tuple[int, int]:

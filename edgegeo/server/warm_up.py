@@ -10,20 +10,24 @@ from edgegeo.server.engine import Engine
 
 
 def warm_up(engine: Engine, max_batch: int) -> dict[str, float]:
-    """One answer of every role, and one of a full batch where the role takes batches; the seconds of each.
+    """One answer of every role, and one of a full batch of the largest inputs; the seconds of each.
 
     Raises MemoryError where the machine has no room for a full batch. Belongs on the model thread.
     """
     grey = Image.new("RGB", (64, 64), (127, 127, 127))
     embedder, reranker, generator = engine.locator.embedder, engine.locator.reranker, engine.locator.generator
-    sizes = sorted({1, max_batch})
+    full = max_batch if engine.batches else 1
     jobs: dict[str, Callable[[], object]] = {}
-    for n in sizes:
-        if embedder is not None:
-            jobs[f"embed_text_{n}"] = partial(embedder.texts, ["warm"] * n)
-            jobs[f"embed_image_{n}"] = partial(embedder.images, [grey] * n)
-        if reranker is not None:
-            jobs[f"rerank_{n}"] = partial(reranker.score, grey, [grey] * n)
+    if embedder is not None:
+        short = embedder.ids("warm")
+        long = short[:1] * embedder.role.max_text_tokens
+        jobs["embed_text_1"] = partial(embedder.tokens, [short])
+        jobs[f"embed_text_{full}_longest"] = partial(embedder.tokens, [long] * full, full)
+        jobs["embed_image_1"] = partial(embedder.images, [grey])
+        jobs[f"embed_image_{full}"] = partial(embedder.images, [grey] * full, full)
+    if reranker is not None:
+        jobs["rerank_1"] = partial(reranker.score, grey, [grey])
+        jobs[f"rerank_{max_batch}"] = partial(reranker.score, grey, [grey] * max_batch)
     if generator is not None:
         jobs["answer_1"] = partial(generator.answer, grey)
     if engine.gallery is not None:

@@ -83,7 +83,7 @@ def test_server(bundle: Path, photo: Path, tmp_path: Path) -> None:
 
     embedder = Embedder.open(Model.open(bundle, threads=1))
     Gallery.build(tmp_path / "gallery", planet_places(Planet(), n=3, size=64), embedder)
-    settings = ServerSettings(bundles=(bundle,), gallery=tmp_path / "gallery", port=0, threads=1)
+    settings = ServerSettings((bundle,), tmp_path / "gallery", port=0, threads=1, allowed_hosts=("testserver",))
     picture = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
     with TestClient(create_app(Engine.open(settings), settings), raise_server_exceptions=False) as client:
         part = {"type": "image_url", "image_url": {"url": picture}}

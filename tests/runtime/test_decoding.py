@@ -127,7 +127,7 @@ class Guesser(Decoder):
 def test_right_and_wrong_drafts_leave_the_answer_alone(
     generator: Generator, monkeypatch: pytest.MonkeyPatch, wrong: Sequence[int], settings: Decoding
 ) -> None:
-    monkeypatch.setattr(decoding, "_LONGEST_DRAFT", 0)
+    monkeypatch.setattr(decoding, "LONGEST_DRAFT", 0)
     features = generator.model.features("vision", generator.model.prepare([picture(8)]))
     single = generator.features(features, settings)[0]
     monkeypatch.setattr(generate, "Decoder", Guesser)
@@ -147,7 +147,7 @@ def test_drafts_of_its_own_leave_the_answer_alone(
     settings = [Decoding(mode, temperature=t, seed=seed, free_logprob=True) for seed in range(6) for t in (0.0, 1.0)]
     settings = [replace(one, max_new_tokens=40) for one in settings]
     drafted = [generator.answer(picture(one.seed), one) for one in settings]
-    monkeypatch.setattr(decoding, "_LONGEST_DRAFT", 0)
+    monkeypatch.setattr(decoding, "LONGEST_DRAFT", 0)
     for one, answer in zip(settings, drafted, strict=True):
         single = generator.answer(picture(one.seed), one)
         assert answer.tokens == single.tokens
@@ -318,6 +318,7 @@ def test_sampling_follows_the_shares_and_the_nucleus() -> None:
     np.testing.assert_array_equal(drawn(0.01, 1.0), [0, 1, 0, 0])
     np.testing.assert_array_equal(drawn(1.0, 1e-9), [0, 1, 0, 0])
     assert draw(scores[:2], 1.0, 1.0, np.array([0.0, np.nextafter(1, 0)])).tolist() == [1, 2]
+    assert draw(scores[:1], 5e-324, 1.0, np.array([0.99])).tolist() == [int(scores[0].argmax())]
     assert log_totals(np.array([[1e4, 1e4]], np.float32))[0] == pytest.approx(1e4 + np.log(2))
 
 

@@ -118,6 +118,17 @@ def test_deleted_tiles_are_gone(path: Path, embedder: Embedder) -> None:
         delete_tiles(path, names)
 
 
+def test_deleted_rows_of_merged_segments(path: Path, embedder: Embedder) -> None:
+    add_tiles(path, tiles(2, first=12), embedder)
+    delete_tiles(path, ["tile-5", "tile-12"])
+    add_tiles(path, tiles(2, first=14), embedder)
+    gallery = Gallery.open(path)
+    assert ([segment.rows for segment in gallery.info.segments], gallery.deleted.tolist()) == ([12, 3], [5])
+    names = [f"tile-{i}" for i in range(16) if i not in (5, 12)]
+    assert held(gallery).ids == names
+    assert gallery.search(embedder.images([tile(i) for i in (13, 14, 15)]), 1).rows[:, 0].tolist() == [11, 12, 13]
+
+
 def test_tiles_around_a_point(path: Path) -> None:
     gallery = Gallery.open(path)
     assert ids_within(gallery, -9.8, -98.8, 1.0) == ["tile-4"]

@@ -99,6 +99,22 @@ def test_a_changed_source(tmp_path: Path, embedder: Embedder, monkeypatch: pytes
     assert gallery.search(query, 1).ids[1] == ("early",)
 
 
+def test_another_order(tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = photo_list(tmp_path / "photos", 8)
+    head, *lines = file.read_text().splitlines()
+    for rows in (4, 100):  # segments that are kept whole, or copied
+        for module in (intake_module, segment_module):
+            monkeypatch.setattr(module, "SEGMENT_ROWS", rows)
+        file.write_text("\n".join([head, *lines]))
+        stopped(tmp_path / f"g{rows}", csv_list(file), embedder, after=10)
+        file.write_text("\n".join([head, *lines[:1], *lines[:0:-1]]))
+        report = build_gallery(tmp_path / f"g{rows}", csv_list(file), embedder, settings=SMALL)
+        # Of two copies the first is kept: now that is the other one.
+        assert (report.resumed, report.changed) == (7, 1)
+        names = held(report.gallery).ids
+        assert names == ["tile-0", "tile-7", "tile-6", "tile-5", "tile-4", "tile-1-again", "tile-3", "tile-2"]
+
+
 def test_a_file_touched_counts_as_changed(tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = csv_list(photo_list(tmp_path / "photos", 12))
     stopped(tmp_path / "g", rows, embedder, after=8)

@@ -9,7 +9,9 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
+import chromium
 from fastapi.testclient import TestClient
+from live import running
 
 from edgegeo.planet import Planet
 from edgegeo.runtime import Embedder, Gallery
@@ -71,3 +73,19 @@ def tile(planet_gallery: Path) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (80, 60), (30, 120, 60)).save(stream, "PNG")
     return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def address(tiny_bundle: Path, planet_gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a server of the demo planet listens, for the page's tests."""
+    from fitted import make_fitted
+
+    with running(make_fitted(tiny_bundle, tmp_path_factory.mktemp("fitted")), planet_gallery) as (_, where):
+        yield where
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chromium]:
+    """One browser for all of the page's tests."""
+    with chromium.Chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
-from edgegeo.server.faults import public_text
+from edgegeo.server.faults import Refusal, public_text
+from edgegeo.server.json_body import MOST_VALUES, read_json
+from edgegeo.server.schemas import ChatRequest, EmbeddingsRequest, RerankRequest, TilesRequest
 
 IMAGE_ROUTES = ("embeddings", "rerank", "search", "locate")
 
@@ -194,11 +197,74 @@ def test_bodies_that_are_no_json_object(client: TestClient, route: str, raw: byt
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("route", ["search", "locate"])
-def test_numbers_that_are_none(client: TestClient, route: str) -> None:
-    for raw in ('{"text": "x", "k": NaN}', '{"text": "x", "k": Infinity}', '{"text": "x", "k": 1e400}'):
-        answer = client.post(f"/v1/{route}", content=raw, headers={"content-type": "application/json"})
-        assert answer.status_code in (400, 422), answer.text
+def posted(client: TestClient, route: str, raw: bytes | str) -> Any:
+    return client.post(f"/v1/{route}", content=raw, headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "-1e999",
+        '"\\ud800"',
+        '"\\udc00\\ud800"',
+        "1" * 5000,
+        '{"a": 1, "a": 2}',
+    ],
+)
+@pytest.mark.parametrize("route", [*IMAGE_ROUTES, "chat/completions"])
+def test_json_has_one_meaning(client: TestClient, route: str, value: str) -> None:
+    # In a field that nobody reads, and in one that is.
+    for field in ("user", "k", "model"):
+        refused(posted(client, route, f'{{"input": "x", "text": "x", "{field}": {value}}}'), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("route", [*IMAGE_ROUTES, "chat/completions"])
+def test_no_field_comes_twice(client: TestClient, route: str) -> None:
+    for raw in ('{"text": "a", "text": "a"}', '{"input": "a", "x": {"b": 1, "b": 1}}', '{"a": [{"k": 1, "k": 2}]}'):
+        refused(posted(client, route, raw), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("route", [*IMAGE_ROUTES, "chat/completions"])
+def test_many_values_are_refused_before_they_are_made(client: TestClient, route: str) -> None:
+    for item in ("{}", "[]", "0", '{"a":[]}'):
+        refused(posted(client, route, f'{{"x": [{item}' + f",{item}" * 25_000 + "]}"), 413, "too_large")
+
+
+def test_commas_in_texts_are_no_values() -> None:
+    text = json.dumps({"input": 'a, [b], {c} and "quoted", ' * 10_000}).encode()
+    assert text.count(b",") > MOST_VALUES
+    assert read_json(text) == json.loads(text)
+    with pytest.raises(Refusal):
+        read_json(text[:-1] + b', "more": [' + b"0," * MOST_VALUES + b"0]}")
+
+
+@pytest.mark.parametrize("depth", [200, 900, 100_000])
+@pytest.mark.parametrize("route", [*IMAGE_ROUTES, "chat/completions"])
+def test_depth_is_no_trap(client: TestClient, route: str, depth: int) -> None:
+    for opened, closed in (("[", "]"), ('{"input":', "}"), ('{"messages":[', "]}")):
+        answer = posted(client, route, opened * depth + "0" + closed * depth)
+        assert answer.status_code in (400, 413, 422), answer.text
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        (EmbeddingsRequest, {"input": [{}] * 5000}),
+        (RerankRequest, {"query": "x", "documents": [{}] * 5000}),
+        (TilesRequest, {"tiles": [{}] * 5000}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{}] * 5000}]}),
+    ],
+)
+def test_one_wrong_item_is_enough(schema: type[BaseModel], body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        schema.model_validate(body)
+    # An error for every item and every form that it might have had would be megabytes of errors.
+    assert caught.value.error_count() < 10
 
 
 def test_other_content_types(client: TestClient, photo: bytes) -> None:

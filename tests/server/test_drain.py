@@ -1,5 +1,6 @@
 """Starting and ending a real server process while clients are connected: who was let in gets an answer."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -129,6 +130,36 @@ def test_sigterm_loses_nobody(tiny_bundle: Path, planet_gallery: Path, tmp_path:
     assert all(line["wait_ms"] >= 0 and line["model_ms"] > 0 for line in requests if line["status"] == 200)
     assert max(line["batch"] for line in requests if line["status"] == 200) >= 1
     assert len({line["request_id"] for line in requests}) == 4
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept alive", "new connections"])
+def test_clients_in_a_loop_are_answered_until_they_are_refused(
+    tiny_bundle: Path, planet_gallery: Path, kept: bool
+) -> None:
+    """Each request gets 200 or 503, from the first to the last; then connecting fails, and nothing is reset."""
+
+    def ask(address: str) -> list[int]:
+        statuses: list[int] = []
+        client = Client(address)
+        while True:
+            try:
+                client.line.connect()
+            except ConnectionRefusedError:
+                return statuses
+            with contextlib.closing(client.line):
+                while True:
+                    answer = client.embed()
+                    statuses.append(answer.status)
+                    if answer.headers["connection"] == "close" or not kept:
+                        break
+
+    with running(tiny_bundle, planet_gallery, cache_mb=0) as (process, address), ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, address) for _ in range(8)]
+        time.sleep(0.4)
+        process.send_signal(signal.SIGTERM)
+        statuses = [status for job in asking for status in job.result()]
+        assert process.wait(20) == 0
+    assert set(statuses) == {200, 503}
 
 
 def test_what_does_not_end_in_time_is_told_so(tiny_bundle: Path, planet_gallery: Path, connect: Connect) -> None:

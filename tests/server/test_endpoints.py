@@ -54,6 +54,20 @@ def test_embeddings_as_base64_are_the_same_floats(client: TestClient) -> None:
     np.testing.assert_array_equal(np.frombuffer(raw, "<f4"), np.array(plain["data"][0]["embedding"], np.float32))
 
 
+def test_embeddings_of_a_form_equal_those_of_json(client: TestClient, photo: bytes, tile: bytes) -> None:
+    sent = [("input", ("a.jpg", photo)), ("input", (None, TEXT)), ("input", ("b.png", tile))]
+    form = client.post("/v1/embeddings", files=sent, data={"encoding_format": "base64"})
+    assert form.status_code == 200, form.text
+    body = {"input": [part(photo), TEXT, part(tile, "png")], "encoding_format": "base64"}
+    assert form.json() == client.post("/v1/embeddings", json=body).json()
+    bad = [("input", ("a.jpg", photo)), ("input", ("b.png", b"none"))]
+    refused = client.post("/v1/embeddings", files=bad)
+    assert refused.status_code == 415
+    assert refused.json()["error"]["param"] == "input.1"
+    for files, data in ((sent * 7, {}), ([("picture", ("a.jpg", photo))], {}), (sent, {"dimensions": "x"})):
+        assert client.post("/v1/embeddings", files=files, data=data).status_code == 422
+
+
 def test_more_inputs_than_one_group_keep_their_order(client: TestClient) -> None:
     texts = ["river " * (1 + i % 7) + "field" * (i % 3) for i in range(20)]
     together = client.post("/v1/embeddings", json={"input": texts}).json()["data"]

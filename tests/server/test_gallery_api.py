@@ -4,11 +4,13 @@ import base64
 import io
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -16,9 +18,13 @@ from PIL import Image
 
 from edgegeo.runtime import Gallery
 from edgegeo.runtime.gallery_edit import delete_tiles
+from edgegeo.runtime.gallery_writing import writing
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
-from edgegeo.server.gallery_api import extent
+from edgegeo.server.forms import SentTile
+from edgegeo.server.gallery_api import Change, Edits, add_to, delete_from, extent
+from edgegeo.server.inputs import Upload
+from edgegeo.server.serving import Serving
 from edgegeo.server.settings import ServerSettings
 
 KEY = "0123456789abcdef-admin"
@@ -182,6 +188,43 @@ def test_changes_need_the_administrators_key(client: TestClient, admin: TestClie
     # A server without such a key takes no changes from anyone.
     assert client.post("/v1/admin/reload", json={}, headers=ADMIN).json()["error"]["code"] == "no_admin_key"
     assert admin.get("/v1/gallery").json()["tiles"] == 12
+
+
+def test_a_change_outlives_its_client(settings: ServerSettings, gallery: Path) -> None:
+    own = replace(settings, gallery=gallery)
+    app = create_app(Engine.open(own), own)
+    tile = SentTile("late", 1.0, 2.0, Upload(jpeg(4), "image"))
+    held, go = threading.Event(), threading.Event()
+
+    def slowly(serving: Serving) -> Change:
+        held.set()
+        assert go.wait(10)
+        return add_to(serving, [tile], False)
+
+    async def leave() -> None:
+        async with app.router.lifespan_context(app):
+            fleet = app.state.context.fleet
+            edits = Edits(fleet)
+            with anyio.move_on_after(0.2) as left:
+                await edits.run(None, slowly)
+            assert left.cancelled_caught
+            assert held.is_set()
+            go.set()
+            after = await edits.run(None, lambda serving: delete_from(serving, "test-00002"))
+            assert (after.tiles, after.version) == (12, 3)
+            async with fleet.use() as serving:
+                assert serving.engine.gallery.row("late") is not None
+
+    anyio.run(leave)
+
+
+def test_a_gallery_that_someone_else_changes_is_busy(admin: TestClient, gallery: Path) -> None:
+    with writing(gallery):
+        answer = admin.delete("/v1/gallery/tiles/test-00001", headers=ADMIN)
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "gallery_busy"
+    assert answer.headers["retry-after"] == "1"
+    assert admin.delete("/v1/gallery/tiles/test-00001", headers=ADMIN).status_code == 200
 
 
 def test_reload_serves_what_lies_on_disk(admin: TestClient, gallery: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 from fastapi.testclient import TestClient
 from live import running
@@ -142,35 +143,63 @@ def test_references_lead_somewhere(client: TestClient) -> None:
     check(document)
 
 
-def fuzzed(tiny_bundle: Path, gallery: Path, folder: Path, phases: str, *more: str) -> str:
-    """What schemathesis says of a server in a process of its own; the test fails with it if it finds anything."""
+@pytest.fixture(scope="module")
+def address(tiny_bundle: Path, planet_gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server in a process of its own that lets its gallery be changed; it still runs at the end."""
+    own = Path(shutil.copytree(planet_gallery, tmp_path_factory.mktemp("galleries") / "planet-tiny"))
+    with running(tiny_bundle, own, admin_key=KEY, max_inputs=20) as (process, started):
+        yield started
+        assert process.poll() is None
+    assert len(Gallery.open(own)) > 0
+
+
+@pytest.mark.skipif(chromium.BINARY is None, reason="Chromium is not installed")
+def test_the_page_shows_every_operation_and_sends_examples(address: str, client: TestClient, tmp_path: Path) -> None:
+    document = client.get("/openapi.json").json()
+    buttons = "[...document.querySelectorAll('#operations button')]"
+    told = "[...document.querySelectorAll('#operations [aria-live] p')].map((p) => p.textContent)"
+    with chromium.Chromium(tmp_path) as page:
+        page.open(f"{address}/docs")
+        page.until("document.body && document.body.dataset.state === 'done'")
+        shown = page.run("[...document.querySelectorAll('.verb')].map((v) => v.parentNode.textContent)")
+        for verb, path, said in operations(document):
+            assert any(line.startswith(f"{verb.upper()}{path}") and said["summary"] in line for line in shown), path
+        count = page.run(f"{buttons}.length")
+        assert count > 10
+        page.run(f"{buttons}.forEach((button) => button.click())")
+        page.until(f"{told}.length === {count}")
+        # Those that change something are refused: the page knows no administrator's key.
+        assert page.run(f"{told}.filter((text) => text === 'Status 403').length") == 3
+        assert page.run(f"{told}.filter((text) => text === 'Status 200').length") == count - 3
+        assert all(url.startswith((address, "data:")) for url in page.requests)
+        assert not [line for line in page.complaints if "403" not in line]
+
+
+def fuzzed(address: str, folder: Path, phases: str, *more: str) -> str:
+    """What schemathesis says of a server; the test fails with it if it finds anything."""
     settings = folder / "schemathesis.toml"
     settings.write_text(f'[auth.openapi.administrator]\napi_key = "{KEY}"\n')
-    with running(tiny_bundle, gallery, admin_key=KEY, max_inputs=20) as (process, address):
-        done = subprocess.run(
-            [
-                sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
-                "--config-file", str(settings), "run", f"{address}/openapi.json", "--phases", phases,
-                "--seed", "1", "--exclude-checks", UNSAID, "--no-color", *more,
-            ],
-            capture_output=True, text=True, cwd=folder, timeout=1500,
-            env={**os.environ, "SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(Path(__file__).parent)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        assert process.poll() is None
-    assert len(Gallery.open(gallery)) > 0
+    done = subprocess.run(
+        [
+            sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
+            "--config-file", str(settings), "run", f"{address}/openapi.json", "--phases", phases,
+            "--seed", "1", "--exclude-checks", UNSAID, "--no-color", *more,
+        ],
+        capture_output=True, text=True, cwd=folder, timeout=1500,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     return done.stdout
 
 
-def test_the_server_keeps_to_its_document(tiny_bundle: Path, gallery: Path, tmp_path: Path) -> None:
+def test_the_server_keeps_to_its_document(address: str, tmp_path: Path) -> None:
     few = "^/(v2/rerank|v1/(search|gallery/tiles|models/.*|admin/.*))$"
-    said = fuzzed(tiny_bundle, gallery, tmp_path, "examples,coverage", "--include-path-regex", few)
+    said = fuzzed(address, tmp_path, "examples,coverage", "--include-path-regex", few)
     assert "5 selected / " in said
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_server_keeps_to_its_whole_document(tiny_bundle: Path, gallery: Path, tmp_path: Path) -> None:
-    phases = "examples,coverage,fuzzing,stateful"
-    said = fuzzed(tiny_bundle, gallery, tmp_path, phases, "--max-examples", "100")
+def test_the_server_keeps_to_its_whole_document(address: str, tmp_path: Path) -> None:
+    said = fuzzed(address, tmp_path, "examples,coverage,fuzzing,stateful", "--max-examples", "100")
     assert "20 selected / 20 total" in said

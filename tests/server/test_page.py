@@ -8,7 +8,6 @@ from urllib.parse import quote
 import chromium
 import numpy as np
 import pytest
-from fitted import make_fitted
 from live import running
 from PIL import Image
 
@@ -31,17 +30,6 @@ CITIES = {
 
 
 @pytest.fixture(scope="module")
-def fitted_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_fitted(tiny_bundle, tmp_path_factory.mktemp("fitted"))
-
-
-@pytest.fixture(scope="module")
-def address(fitted_bundle: Path, planet_gallery: Path) -> Iterator[str]:
-    with running(fitted_bundle, planet_gallery) as (_, where):
-        yield where
-
-
-@pytest.fixture(scope="module")
 def earth(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose gallery is of the Earth."""
     planet, gallery = Planet(), tmp_path_factory.mktemp("galleries") / "earth"
@@ -53,12 +41,6 @@ def earth(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     Gallery.build(gallery, rows, Embedder.open(tiny_bundle, threads=1))
     with running(tiny_bundle, gallery) as (_, where):
         yield where
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chromium]:
-    with chromium.Chromium(tmp_path_factory.mktemp("profile")) as started:
-        yield started
 
 
 @pytest.fixture
@@ -340,7 +322,7 @@ def test_a_server_with_a_key_asks_for_it(at: chromium.Chromium, tiny_bundle: Pat
     with running(tiny_bundle, planet_gallery, key) as (_, where):
         at.open(f"{where}/")
         at.until("document.querySelector('dialog')?.open")
-        assert "needs an API key" in at.run("document.getElementById('key-fault').textContent")
+        assert at.run("document.getElementById('key-title').textContent") == "This server asks for a key"
         assert at.run("document.activeElement.id") == "key"
         at.run("document.execCommand('insertText', false, 'wrong-wrong-wrong')")
         at.press("Enter")

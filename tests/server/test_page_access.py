@@ -1,30 +1,15 @@
 """The page for people who see little, hear it, use no mouse or hold a phone; the checks see it when it is spoilt."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
 import pytest
-from fitted import make_fitted
-from live import running
 
 pytestmark = pytest.mark.skipif(chromium.BINARY is None, reason="Chromium is not installed")
 
 STATE = "document.body && document.body.dataset.state"
 AUDIT = (Path(__file__).parent / "audit.js").read_text(encoding="utf-8")
 ACTIVE = {"button", "link", "textbox", "spinbutton", "combobox", "slider", "image", "application", "form", "region"}
-
-
-@pytest.fixture(scope="module")
-def address(tiny_bundle: Path, planet_gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(make_fitted(tiny_bundle, tmp_path_factory.mktemp("fitted")), planet_gallery) as (_, where):
-        yield where
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chromium]:
-    with chromium.Chromium(tmp_path_factory.mktemp("profile")) as started:
-        yield started
 
 
 @pytest.fixture(params=["light", "dark", "phone"])

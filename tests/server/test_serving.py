@@ -232,6 +232,53 @@ def test_generation_stops_when_its_caller_leaves(engine: Engine, tiny_bundle: Pa
     run(engine, main)
 
 
+@pytest.mark.parametrize("how", [{}, {"candidates": 5}])
+def test_a_position_nobody_waits_for_is_not_written_to_its_end(
+    engine: Engine, photo: bytes, monkeypatch: pytest.MonkeyPatch, how: dict[str, int]
+) -> None:
+    heard: list[int] = []
+    begun, release = threading.Event(), threading.Event()
+    locate = engine.locate
+
+    def slow(*given: Any, listener: Any, **rest: Any) -> Any:
+        def hear(*piece: Any) -> None:
+            heard.append(piece[0])
+            begun.set()
+            release.wait(10)
+            listener(*piece)
+
+        return locate(*given, listener=hear, **rest)
+
+    async def main(serving: Serving) -> None:
+        found, _ = await serving.locate(Upload(photo, "x"), None, **how)
+        assert {"wait", "decode", "preprocess", "vision", "embed", "search", "generate", "total"} <= set(
+            found.timings_ms
+        )
+        monkeypatch.setattr(engine, "locate", slow)
+        job = asyncio.ensure_future(serving.locate(Upload(photo, "x"), None, **how))
+        await until(begun.is_set)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        release.set()
+        await until(lambda: serving._scheduler.busy_s == 0)
+        assert len(heard) == 1
+
+    run(engine, main)
+
+
+def test_a_search_finds_what_the_locator_finds(engine: Engine, photo: bytes) -> None:
+    async def main(serving: Serving) -> None:
+        for given in ((Upload(photo, "x"), None), (None, "a river"), (Upload(photo, "x"), "a river")):
+            hits, timings = await serving.find(*given, k=4)
+            found, _ = await serving.locate(*given, k=4, generate=False)
+            assert [hit.id for hit in hits] == [hit.id for hit in found.hits]
+            np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in found.hits], atol=1e-5)
+            assert set(timings) == {"wait", "embed", "search", "total"}
+
+    run(engine, main)
+
+
 def test_answers_in_line_are_dropped_before_they_begin(engine: Engine, photo: bytes) -> None:
     async def main(serving: Serving) -> None:
         async with model_busy(serving):

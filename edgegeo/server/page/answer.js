@@ -220,6 +220,7 @@ export class AnswerView {
   #times(timings, total) {
     const stages = Object.entries(timings).filter(([name]) => name !== "total");
     stages.push(["network", Math.max(0, total - timings.total)]);
+    stages.sort(([a], [b]) => STAGES.indexOf(a) - STAGES.indexOf(b));
     const most = Math.max(...stages.map(([, spent]) => spent), 1e-9);
     $("time-total").textContent = ms(total);
     $("stages").replaceChildren(

@@ -14,10 +14,10 @@ export class Fault extends Error {
 
 let asking = null; // one dialog for all calls that wait for a key
 
-function askKey(line) {
+function askKey({ message: line, code }) {
   asking ??= new Promise((resolve, reject) => {
     const [dialog, field] = [$("key-dialog"), $("key")];
-    $("key-fault").textContent = line;
+    $("key-fault").textContent = code === "missing_api_key" ? "Whoever runs it can tell you." : line;
     field.value = "";
     let given = null;
     const submit = () => (given = field.value.trim());
@@ -58,7 +58,7 @@ export async function call(address, options = {}) {
     // Another call may have been given a key meanwhile.
     if (sessionStorage.getItem(KEY) === key) {
       sessionStorage.removeItem(KEY);
-      await askKey(line.message);
+      await askKey(line);
     }
   }
 }

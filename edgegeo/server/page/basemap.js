@@ -1,5 +1,9 @@
 // A basemap's rings, lines and names (the format is told in server/basemap.py), drawn onto a canvas.
 
+// Detail that is drawn, as steps in degrees that are left out: the whole world needs a tenth of the points.
+const STEPS = [0.3, 0.1, 0];
+const PIECE = 128; // points of a line that are drawn or left out together
+
 const trace = (path, line) => line.forEach(([x, y], i) => (i ? path.lineTo(x, y) : path.moveTo(x, y)));
 
 // Degrees, north up: y is minus the latitude.
@@ -9,26 +13,58 @@ function points(steps, scale) {
   return out;
 }
 
+// The line without points that are nearer than a step to the one before; its ends stay.
+function coarser(line, step) {
+  if (!step) return line;
+  let [x, y] = [Infinity, Infinity];
+  return line.filter((point, i) => {
+    const kept = i === line.length - 1 || Math.abs(point[0] - x) + Math.abs(point[1] - y) >= step;
+    if (kept) [x, y] = point;
+    return kept;
+  });
+}
+
+function pieces(line) {
+  const out = [];
+  for (let i = 0; i < line.length - 1; i += PIECE) {
+    const part = line.slice(i, i + PIECE + 1);
+    const [xs, ys] = [part.map(([x]) => x), part.map(([, y]) => y)];
+    const path = new Path2D();
+    trace(path, part);
+    out.push({ path, west: Math.min(...xs), east: Math.max(...xs), north: Math.min(...ys), south: Math.max(...ys) });
+  }
+  return out;
+}
+
+/** A world's lines with one measure of detail. */
+class Level {
+  constructor(rings, borders, step) {
+    this.step = step;
+    this.land = new Path2D();
+    this.coast = [];
+    for (const ring of rings) {
+      const line = coarser(ring, step);
+      if (line.length < 4) continue;
+      trace(this.land, line);
+      this.land.closePath();
+      // A ring closed along a pole has no coast there.
+      const coast = line.filter(([, y]) => Math.abs(y) < 90);
+      this.coast.push(...pieces(coast.length === line.length ? [...coast, coast[0]] : coast));
+    }
+    this.borders = borders.flatMap((line) => pieces(coarser(line, step)));
+  }
+}
+
 export class Basemap {
   /** `data` as fetched; null: only the graticule is drawn. */
   constructor(data) {
     this.name = data?.name ?? "";
     this.labels = data?.labels ?? [];
-    [this.land, this.coast, this.borders] = [new Path2D(), new Path2D(), new Path2D()];
-    this.west = -180;
-    this.east = 180;
-    for (const steps of data?.land ?? []) this.#ring(points(steps, data.scale));
-    for (const steps of data?.borders ?? []) trace(this.borders, points(steps, data.scale));
-  }
-
-  #ring(line) {
-    trace(this.land, line);
-    this.land.closePath();
-    for (const [x] of line) [this.west, this.east] = [Math.min(this.west, x), Math.max(this.east, x)];
-    // A ring closed along a pole has no coast there.
-    const coast = line.filter(([, y]) => Math.abs(y) < 90);
-    trace(this.coast, coast);
-    if (coast.length === line.length) this.coast.closePath();
+    const [rings, borders] = [data?.land ?? [], data?.borders ?? []].map((lines) => lines.map((steps) => points(steps, data.scale)));
+    this.levels = STEPS.map((step) => new Level(rings, borders, step));
+    const all = this.levels[0].coast;
+    this.west = Math.min(-180, ...all.map((piece) => piece.west));
+    this.east = Math.max(180, ...all.map((piece) => piece.east));
   }
 
   /** Placements of the world's copies that can be seen, as matrices from degrees to pixels. */
@@ -38,7 +74,7 @@ export class Basemap {
     for (let turn = -2; turn <= 2; turn++) {
       const seen = this.west + 360 * turn < view.lon + half && this.east + 360 * turn > view.lon - half;
       const [x, y] = [view.width / 2 + (360 * turn - view.lon) * view.kx, view.height / 2 + view.lat * view.ky];
-      if (seen) out.push(new DOMMatrix([view.kx, 0, 0, view.ky, x, y]));
+      if (seen) out.push({ turn, matrix: new DOMMatrix([view.kx, 0, 0, view.ky, x, y]) });
     }
     return out;
   }
@@ -46,12 +82,10 @@ export class Basemap {
   /** Everything under the answer. `picture`, where given, is an equirectangular image that tints the land. */
   draw(context, view, colours, picture) {
     const copies = this.copies(view);
-    const placed = (path) => {
-      const out = new Path2D();
-      for (const copy of copies) out.addPath(path, copy);
-      return out;
-    };
-    const [land, coast] = [placed(this.land), placed(this.coast)];
+    const level = this.levels.find(({ step }) => step * view.ky <= 1);
+    const land = new Path2D();
+    for (const { matrix } of copies) land.addPath(level.land, matrix);
+    const coast = this.#seen(level.coast, copies, view);
     context.fillStyle = colours.sea;
     context.fillRect(0, 0, view.width, view.height);
     this.#graticule(context, view, colours);
@@ -64,9 +98,23 @@ export class Basemap {
     if (picture) this.#tint(context, view, land, picture, Number(colours.tint));
     context.lineWidth = 1;
     context.strokeStyle = colours.border;
-    context.stroke(placed(this.borders));
+    context.stroke(this.#seen(level.borders, copies, view));
     context.strokeStyle = colours.coast;
     context.stroke(coast);
+  }
+
+  // The pieces that are on the screen, in pixels.
+  #seen(all, copies, view) {
+    const out = new Path2D();
+    const [across, down] = [view.width / 2 / view.kx, view.height / 2 / view.ky];
+    for (const { turn, matrix } of copies) {
+      const [west, east] = [view.lon - across - 360 * turn, view.lon + across - 360 * turn];
+      for (const piece of all) {
+        const seen = piece.west <= east && piece.east >= west && piece.north <= down - view.lat && piece.south >= -down - view.lat;
+        if (seen) out.addPath(piece.path, matrix);
+      }
+    }
+    return out;
   }
 
   #graticule(context, view, colours) {
@@ -92,7 +140,7 @@ export class Basemap {
   #tint(context, view, land, picture, strength) {
     context.save();
     context.clip(land, "evenodd");
-    context.globalAlpha = strength * Math.max(0.45, 1 - (view.zoom - 1) / 16); // its pixels are coarse
+    context.globalAlpha = strength * Math.max(0.5, 1 - (view.zoom - 1) / 24); // its pixels are coarse
     const [width, top] = [360 * view.kx, view.height / 2 + (view.lat - 90) * view.ky];
     for (let turn = -1; turn <= 1; turn++) {
       const left = view.width / 2 + (360 * turn - 180 - view.lon) * view.kx;

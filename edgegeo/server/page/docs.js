@@ -55,9 +55,9 @@ function fields(schema, document) {
   return table;
 }
 
-// Long strings (data URIs) are cut for reading; the document has them whole.
-const shortened = (value) =>
-  JSON.stringify(value, (_, v) => (typeof v === "string" && v.length > SHOWN ? `${v.slice(0, SHOWN)}...` : v), 2);
+// Pictures are cut for reading; the document has them whole.
+const isLong = (value) => typeof value === "string" && value.length > SHOWN && !value.includes(" ");
+const shortened = (value) => JSON.stringify(value, (_, v) => (isLong(v) ? `${v.slice(0, SHOWN)}...` : v), 2);
 
 // A command that sends a form: every file, and what else has to be there.
 function formCommand(address, schema, headers) {
@@ -72,7 +72,7 @@ function formCommand(address, schema, headers) {
 // An example as a command, and a button that sends it from here.
 function trial(verb, address, example, headers) {
   const command = `curl -s http://${location.host}${address} ${headers}-H 'content-type: application/json' -d '${shortened(example)}'`;
-  const button = element("button", "", "Send it");
+  const button = element("button", "button small", "Send it");
   const result = element("div", "");
   button.type = "button";
   button.addEventListener("click", async () => {
