@@ -62,8 +62,7 @@ class ImageSpec:
     """The rule: "smolvlm", "internvl", "qwen2_5_vl", "gemma3", "clip" or "siglip"."""
     size: int
     """Side of one square tile of the pixel tensor; for families of native resolution, the step both sides snap to."""
-    resample: int
-    """Pillow resampling filter number."""
+    resample: int  # Pillow's number of the filter
     rescale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -131,15 +130,14 @@ class EmbedRole:
     text_prompt: tuple[Segment, ...]
     image_prompt: tuple[Segment, ...]
     pooling: str
-    """"eos": last non-pad position; "mean": all positions of the prompt; "last_k": the last of them; "queries": mean
-    over the shared latent queries appended to the prompt; "dual": each component gives a whole embedding itself."""
+    """The mean state of: "eos" the last token; "mean" the prompt; "last_k" the last `last` tokens; "queries" the shared
+    latent queries behind the prompt. "dual": each component gives a whole embedding itself."""
     dim: int
     max_text_tokens: int
     """Longer texts are an error, never cut in silence."""
     queries: str | None = None
     """File of the shared latent queries, with pooling "queries"."""
     last: int = 1
-    """Positions taken together by pooling "last_k"."""
     pad_id: int = 0
     """Token id behind texts that are shorter than others, with pooling "dual"."""
     pad_to: int = 0
