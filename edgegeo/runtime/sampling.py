@@ -68,9 +68,10 @@ def draw(scores: Floats, temperature: float, top_p: float, chances: Doubles) -> 
     with np.errstate(over="ignore"):  # next to 0 all but the likeliest are infinitely far
         scaled = (scores - scores.max(axis=1, keepdims=True)).astype(np.float64) / temperature
     order = np.argsort(-scaled, axis=1, kind="stable")
-    ends = np.cumsum(np.exp(np.take_along_axis(scaled, order, axis=1)), axis=1)
+    rows = np.arange(len(scaled))
+    ends = np.cumsum(np.exp(scaled[rows[:, None], order]), axis=1)
     # The nucleus: the fewest tokens that reach the share, so whatever begins before the share is reached.
     last = (ends < top_p * ends[:, -1:]).sum(axis=1).clip(max=scores.shape[1] - 1)
-    total = np.take_along_axis(ends, last[:, None], axis=1)
-    place = np.minimum((ends <= chances[:, None] * total).sum(axis=1), last)
-    return np.take_along_axis(order, place[:, None], axis=1)[:, 0]
+    total = ends[rows, last]
+    place = np.minimum((ends <= (chances * total)[:, None]).sum(axis=1), last)
+    return np.asarray(order[rows, place])

@@ -105,7 +105,8 @@ class Process:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            if self._life.refusal() is not None:
+            if (refusal := self._life.refusal()) is not None:
+                logs.event("reload ignored", {"why": refusal.message}, logging.WARNING)
                 continue
             self._notifier.reloading()
             failed = [
@@ -113,7 +114,8 @@ class Process:
             ]
             async with self._context.fleet.use() as serving:
                 status = serving.engine.summary
-            self._notifier.ready(f"{status}; could not reload {', '.join(failed)}" if failed else status)
+            if not self._life.draining:
+                self._notifier.ready(f"{status}; could not reload {', '.join(failed)}" if failed else status)
 
     async def _renew(self, model: str) -> bool:
         try:

@@ -225,3 +225,24 @@ serve(ServerSettings(bundles=(Path({str(tiny_bundle)!r}),), gallery=Path({str(pl
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_a_model_that_never_returns_does_not_keep_the_process(
+    tiny_bundle: Path, planet_gallery: Path, tmp_path: Path, connect: Connect
+) -> None:
+    log = tmp_path / "log"
+    with (
+        running(tiny_bundle, planet_gallery, log=log, before=SLOW.format(seconds=600), drain_s=0.2) as (
+            process,
+            address,
+        ),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        probe = connect(address)
+        asked = pool.submit(connect(address).embed)
+        until(lambda: in_hand(probe) == 1)
+        process.send_signal(signal.SIGTERM)
+        assert asked.result().status == 503
+        assert process.wait(20) == 1
+    assert "in slowly" in log.read_text()
