@@ -37,6 +37,8 @@ _READING = ("GET", "HEAD", "OPTIONS")
 _CHALLENGE = {"www-authenticate": "Bearer"}
 ADMIN_HEADER = "x-admin-key"
 MOST_HEADERS = 100
+MOST_HEADER_BYTES = 16 * 1024
+MOST_ADDRESS_BYTES = 4 * 1024
 _REASONS: dict[str, Reason] = {
     "client_limit": "client",
     "queue_full": "queue",
@@ -81,8 +83,7 @@ class Porch:
             await send(message)
 
         try:
-            if len(scope["headers"]) > MOST_HEADERS:
-                raise Refusal(431, "too_many_headers", faults.TOO_MANY_HEADERS)
+            _check_head(scope)
             await self.app(scope, receive, with_headers)
         except Exception as error:
             answer = handle(error, Request(scope))
@@ -95,6 +96,15 @@ class Porch:
             self.metrics.request_seconds.labels(route, method, str(status or 499)).observe(time.perf_counter() - begun)
             client = scope.get("client") or ("-", 0)
             logs.request(trace, method, route, status or 499, str(client[0]))
+
+
+def _check_head(scope: Scope) -> None:
+    """h11 bounds a head only as long as it is incomplete."""
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MOST_ADDRESS_BYTES:
+        raise Refusal(414, "address_too_long", faults.ADDRESS_TOO_LONG)
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if len(scope["headers"]) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+        raise Refusal(431, "too_many_headers", faults.TOO_MANY_HEADERS)
 
 
 class HostCheck:

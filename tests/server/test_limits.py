@@ -1,26 +1,25 @@
 """Places, bodies and memory: who gets how much, and what happens to the others."""
 
 import asyncio
-import socket
-import threading
+import io
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack
 from functools import wraps
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import pytest
 from fastapi.testclient import TestClient
-from live import running
+from PIL import Image
 from test_guard import code, model_busy, started
 
-from edgegeo.server import connection, limits
+from edgegeo.runtime.image import decoding_bytes
+from edgegeo.server import limits
 from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal
+from edgegeo.server.inputs import Decoder, Upload
 from edgegeo.server.limits import Admission, Budget, Intake, client_of
 from edgegeo.server.settings import ServerSettings
 
@@ -186,6 +185,40 @@ async def test_waiting_for_memory_can_be_given_up() -> None:
             pass
 
 
+def test_large_pictures_are_opened_one_after_another(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = most = 0
+
+    def slow(upload: Upload) -> Image.Image:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.05)
+        now -= 1
+        return Image.new("RGB", (32, 32))
+
+    monkeypatch.setattr("edgegeo.server.inputs.decode", slow)
+    stream = io.BytesIO()
+    Image.new("RGB", (400, 300)).save(stream, "PNG")
+    upload = Upload(stream.getvalue(), "image")
+    cost = decoding_bytes(upload.data)
+    assert cost >= 400 * 300 * 8
+
+    async def run(decoder: Decoder) -> None:
+        async def opened() -> None:
+            async with decoder.opened(upload):
+                await anyio.sleep(0.02)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(opened)
+                tasks.start_soon(decoder.prepared, upload)
+
+    for room, together in ((cost, 1), (2 * cost, 2), (100 * cost, 2)):
+        most = 0
+        asyncio.run(run(Decoder(engine.image_spec, threads=2, most_bytes=room)))
+        assert most == together
+
+
 def from_address(client: TestClient, address: str) -> TestClient:
     other = TestClient(client.app, raise_server_exceptions=False, client=(address, 1))
     other.portal = client.portal
@@ -225,91 +258,3 @@ def await_in_hand(client: TestClient, count: int) -> None:
     while client.app.state.context.admission.in_hand < count:  # type: ignore[attr-defined]
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def server(tiny_bundle: Path, planet_gallery: Path) -> Iterator[tuple[str, int]]:
-    """Host and port of a live server with little patience."""
-    before = "import edgegeo.server.limits as l, edgegeo.server.connection as c; l.GRACE_S = 0.5; c.HEAD_S = 0.5\n"
-    with running(tiny_bundle, planet_gallery, before=before, queue_size=1) as (_, address):
-        parts = urlsplit(address)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        yield parts.hostname, parts.port
-
-
-def exchange(server: tuple[str, int], *pieces: bytes | float, patience: float = 5.0) -> bytes:
-    """Everything that the server says to these pieces until it hangs up or says nothing for a while."""
-    with closing(socket.create_connection(server, timeout=patience)) as line:
-        said = b""
-        try:
-            for piece in pieces:
-                if isinstance(piece, bytes):
-                    line.sendall(piece)
-                else:
-                    time.sleep(piece)
-            while got := line.recv(65536):
-                said += got
-        except (TimeoutError, ConnectionError):
-            pass
-        return said
-
-
-HEAD = b"POST /v1/locate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-
-
-@pytest.mark.parametrize("start", [b"", b"POST /v1/loc", HEAD, b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nx: "])
-def test_the_end_of_a_head_is_not_waited_for(server: tuple[str, int], start: bytes) -> None:
-    begun = time.monotonic()
-    assert exchange(server, start) == b""
-    assert time.monotonic() - begun < 3
-
-
-def test_a_dripping_head_is_hung_up(server: tuple[str, int]) -> None:
-    drip: list[bytes | float] = [part for _ in range(12) for part in (b"x", 0.1)]
-    begun = time.monotonic()
-    assert exchange(server, HEAD, *drip) == b""
-    assert time.monotonic() - begun < 3
-
-
-def test_slow_bodies_hold_no_place(server: tuple[str, int]) -> None:
-    # The queue has one place; a body on its way does not take it.
-    slow = [threading.Thread(target=exchange, args=(server, HEAD + b"content-length: 100\r\n\r\n{")) for _ in range(4)]
-    for thread in slow:
-        thread.start()
-    body = b'{"text": "a river"}'
-    whole = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-    assert exchange(server, whole).startswith(b"HTTP/1.1 200 ")
-    for thread in slow:
-        thread.join()
-    assert exchange(server, HEAD + b"content-length: 100\r\n\r\n{").startswith(b"HTTP/1.1 408 ")
-
-
-def test_the_rest_of_a_refused_body_is_not_waited_for(server: tuple[str, int]) -> None:
-    begun = time.monotonic()
-    said = exchange(server, HEAD + b"content-length: 999999999\r\n\r\n" + bytes(1000))
-    assert said.startswith(b"HTTP/1.1 413 ")
-    assert time.monotonic() - begun < 3
-
-
-def test_a_second_request_has_its_own_time(server: tuple[str, int]) -> None:
-    get = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    said = exchange(server, get, 0.8, get, 0.8, get + b"GET /", patience=3)
-    assert said.count(b"HTTP/1.1 200 ") == 3
-
-
-def test_patience_is_more_than_the_tests_have() -> None:
-    assert connection.HEAD_S >= 5
-    assert limits.GRACE_S >= 2
-
-
-def test_crowds_are_turned_away_in_the_envelope(server: tuple[str, int]) -> None:
-    # limit_concurrency of the process: 8 queues and 64.
-    with ExitStack() as held:
-        for _ in range(72):
-            held.enter_context(closing(socket.create_connection(server, timeout=5)))
-        said = exchange(server, b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 503 ")
-    assert b'"code":"overloaded"' in said
-    assert b"nosniff" in said
-    assert b"retry-after" in said
