@@ -141,9 +141,12 @@ def test_right_and_wrong_drafts_leave_the_answer_alone(
 
 
 @pytest.mark.parametrize("mode", ["answer", "reason"])
+@pytest.mark.parametrize("dialect", ["ort", "trt"])
 def test_drafts_of_its_own_leave_the_answer_alone(
-    generator: Generator, monkeypatch: pytest.MonkeyPatch, mode: str
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, mode: str, dialect: str
 ) -> None:
+    # The dialect chooses the cache; the graph does with either.
+    monkeypatch.setattr(generator.model.trunk(generator.role.trunk), "dialect", dialect)
     settings = [Decoding(mode, temperature=t, seed=seed, free_logprob=True) for seed in range(6) for t in (0.0, 1.0)]
     settings = [replace(one, max_new_tokens=40) for one in settings]
     drafted = [generator.answer(picture(one.seed), one) for one in settings]
