@@ -5,11 +5,13 @@ the child's status as os.waitpid gives it, and the seconds it lived. It is kille
 its start, or kills itself so at its `at_sync`-th fsync or rename; null: it may finish.
 """
 
+import itertools
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery_build import build_gallery
@@ -27,18 +29,18 @@ def job(task: dict) -> None:
     change(task["target"], csv_list(task["source"]), embedder, settings=settings)
 
 
-def stop_at(count: int) -> None:
-    """Have this process die at the count-th call that makes something durable, half of the time just after it."""
-    left = [count]
+def stop_at(last: int) -> None:
+    """Have this process die at the last-th call that makes something durable, half of the time just after it."""
+    calls = itertools.count(1)  # of several threads
     for name in ("fsync", "replace"):
         call = getattr(os, name)
 
-        def counted(*args: object, call: object = call) -> None:
-            left[0] -= 1
-            if left[0] == 0 and count % 2:
+        def counted(*args: object, call: Callable[..., None] = call) -> None:
+            number = next(calls)
+            if number == last and last % 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            call(*args)  # type: ignore[operator]
-            if left[0] == 0:
+            call(*args)
+            if number == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(os, name, counted)

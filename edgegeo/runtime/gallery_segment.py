@@ -9,6 +9,7 @@ segments/NAME/
 A segment may list more files, of an index: they are checked like the others, and not read by who does not know them.
 """
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,6 +34,8 @@ ID_FILES = ("ids.bin", "ids.offsets.npy")
 FILES = {"vectors.npy", "positions.npy", "digests.npy", *ID_FILES, "thumbs.bin", "thumbs.offsets.npy"}
 SEGMENT_ROWS = 1 << 18
 """Larger segments are never copied into one by builds and additions; only `compact` does."""
+SEGMENT_NAME = re.compile(r"[0-9a-f]{16}")
+"""Names of segments' folders: random, so that none is ever used twice."""
 _COPY_ROWS = 2048
 
 

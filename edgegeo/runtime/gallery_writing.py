@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from edgegeo.runtime.gallery_manifest import (
     sync,
     write_sealed,
 )
-from edgegeo.runtime.gallery_segment import sync_segment
+from edgegeo.runtime.gallery_segment import SEGMENT_NAME, sync_segment
 
 _OWN = {INFO_NAME, JOURNAL_NAME, SEGMENTS, LOCK_NAME, f".{INFO_NAME}.part", f".{JOURNAL_NAME}.part"}
 _VERSION_1 = ("vectors.npy", "positions.npy", "ids.bin", "ids.offsets.npy", "thumbs.bin", "thumbs.offsets.npy")
@@ -42,8 +42,8 @@ def writing(path: Path, create: bool = False) -> Iterator[None]:
     try:
         if create:
             path.mkdir(parents=True, exist_ok=True)
-        elif not path.is_dir():
-            raise GalleryError(f"no gallery at {path}; build one with: edgegeo index build -o {path}")
+        else:
+            read_info(path)  # nothing is left in a folder that is no gallery
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise GalleryError(
@@ -59,8 +59,9 @@ def writing(path: Path, create: bool = False) -> Iterator[None]:
                 "permissions, then give the same command again. What stood there before is unchanged"
             ) from error
         finally:
-            if not (path / INFO_NAME).exists() and not (path / JOURNAL_NAME).exists():
-                _abandon(path, made)
+            # What can't be removed, or belongs to a damaged file, is left: it harms nobody.
+            with suppress(GalleryError, OSError):
+                _tidy(path, made)
     finally:
         os.close(lock)
 
@@ -68,8 +69,10 @@ def writing(path: Path, create: bool = False) -> Iterator[None]:
 def check_place(path: Path) -> None:
     """GalleryError where something stands that a gallery must not replace: long work asks before it begins."""
     try:
-        foreign = path.exists() and (not path.is_dir() or any(file.name not in _OWN for file in path.iterdir()))
-        if foreign and not (path / INFO_NAME).is_file() and not (path / JOURNAL_NAME).is_file():
+        names = {file.name for file in path.iterdir()} if path.is_dir() else set()
+        begun = LOCK_NAME in names and names <= _OWN
+        empty = not names and (path.is_dir() or not path.exists())
+        if not (empty or begun or names & {INFO_NAME, JOURNAL_NAME}):
             raise GalleryError(f"{path} exists and is not a gallery; choose another place with -o")
     except OSError as error:
         raise GalleryError(f"{path} can't be read ({error.strerror or error}); choose another place with -o") from None
@@ -88,14 +91,13 @@ def write_deleted(path: Path, rows: NDArray[np.int64], version: int) -> DeletedE
 
 
 def commit(path: Path, info: GalleryInfo, before: GalleryInfo | None) -> None:
-    """Make `info` the gallery's version in place of `before`, and remove what only earlier versions needed."""
+    """Make `info` the gallery's version in place of `before`; the end of `writing` removes what only that needed."""
     standing = before.segments if before else ()
     for segment in info.segments:
         if segment not in standing:
             sync_segment(path, segment)
     sync(path)
     write_sealed(path / INFO_NAME, info)
-    tidy(path)
 
 
 def pending(path: Path, info: GalleryInfo | None) -> Journal | None:
@@ -103,24 +105,6 @@ def pending(path: Path, info: GalleryInfo | None) -> Journal | None:
     journal = read_journal(path)
     done = journal is not None and info is not None and journal.token == info.absorbed
     return None if done else journal
-
-
-def tidy(path: Path) -> None:
-    """Remove the files of earlier versions and of interrupted work; readers keep what they have mapped."""
-    info = read_info(path)
-    try:
-        journal = pending(path, info)
-    except GalleryError:
-        return  # what a damaged journal refers to is not known
-    if journal is None:
-        (path / JOURNAL_NAME).unlink(missing_ok=True)
-    kept = {segment.name for holder in (info, journal) if holder for segment in holder.segments}
-    for folder in (path / SEGMENTS).iterdir():
-        if folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-    stale = [file for file in path.glob("deleted-*.npy") if not info.deleted or file.name != info.deleted.name]
-    for file in (*stale, *(path / name for name in _VERSION_1)):
-        file.unlink(missing_ok=True)
 
 
 def _hold(path: Path, lock: int) -> None:
@@ -134,9 +118,24 @@ def _hold(path: Path, lock: int) -> None:
         raise GalleryBusyError(f"another process is writing to the gallery {path}; try again when it is done")
 
 
-def _abandon(path: Path, made: bool) -> None:
-    """Leave no folder of which nothing was finished."""
-    shutil.rmtree(path / SEGMENTS, ignore_errors=True)
-    (path / LOCK_NAME).unlink(missing_ok=True)
-    if made and not any(path.iterdir()):
-        path.rmdir()
+def _tidy(path: Path, made: bool) -> None:
+    """Remove the files of earlier versions and of interrupted work; readers keep what they have mapped."""
+    info = read_info(path) if (path / INFO_NAME).exists() else None
+    journal = pending(path, info)
+    if journal is None:
+        (path / JOURNAL_NAME).unlink(missing_ok=True)
+    kept = {segment.name for holder in (info, journal) if holder for segment in holder.segments}
+    for folder in (path / SEGMENTS).glob("*"):
+        if folder.name not in kept and SEGMENT_NAME.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+    if info is not None:
+        stale = [file for file in path.glob("deleted-*.npy") if not info.deleted or file.name != info.deleted.name]
+        for file in (*stale, *(path / name for name in _VERSION_1)):
+            file.unlink(missing_ok=True)
+    elif journal is None:
+        # Nothing was finished here.
+        if (path / SEGMENTS).exists():
+            (path / SEGMENTS).rmdir()
+        (path / LOCK_NAME).unlink()
+        if made:
+            path.rmdir()

@@ -13,6 +13,7 @@ from edgegeo.errors import GalleryError, InputError
 from edgegeo.runtime import Embedder, Gallery, Row, Skipped, open_image
 from edgegeo.runtime import gallery_intake as intake_module
 from edgegeo.runtime import gallery_manifest as manifest_module
+from edgegeo.runtime.gallery_edit import delete_tiles
 
 
 def tile(seed: int) -> Image.Image:
@@ -132,6 +133,14 @@ def test_a_gallery_replaces_a_gallery_and_nothing_else(embedder: Embedder, tmp_p
     (tmp_path / "mine" / "notes.txt").write_text("dear diary")
     with pytest.raises(GalleryError, match="not a gallery"):
         Gallery.build(tmp_path / "mine", tiles(1), embedder)
+    (tmp_path / "theirs" / "segments" / "0123456789abcdef").mkdir(parents=True)
+    for change in (lambda p: Gallery.build(p, tiles(1), embedder), lambda p: delete_tiles(p, ["x"])):
+        with pytest.raises(GalleryError, match="not a gallery"):
+            change(tmp_path / "theirs")
+        assert [p.name for p in (tmp_path / "theirs").rglob("*")] == ["segments", "0123456789abcdef"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GalleryError, match="not a gallery"):
+        Gallery.build(tmp_path / "file", tiles(1), embedder)
     (tmp_path / "empty").mkdir()
     assert len(Gallery.build(tmp_path / "empty", tiles(1), embedder)) == 1
 

@@ -1,6 +1,7 @@
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +268,15 @@ def test_readers_see_whole_versions(path: Path, embedder: Embedder, monkeypatch:
     assert faults == []
     assert len({version for version, _ in seen}) > 2
     assert all(found == versions[version] for version, found in seen)
+
+
+def test_a_failure_leaves_no_rubbish(path: Path, embedder: Embedder) -> None:
+    def failing() -> Iterator[Row]:
+        yield from tiles(6, first=12)
+        raise OSError(5, "Input/output error")
+
+    before = sorted(path.rglob("*"))
+    for change in (add_tiles, build_module.build_gallery):
+        with pytest.raises(GalleryError, match="Input/output error"):
+            change(path, failing(), embedder, settings=IntakeSettings(batch=2, part_rows=2))
+        assert sorted(path.rglob("*")) == before
