@@ -46,8 +46,11 @@ class Serving:
         self._scheduler = scheduler
         self._cache = cache
         self._metrics = metrics
-        most = scheduler.max_batch
-        self._held = asyncio.Semaphore(min(4 * most, max(2, PREPARED_BYTES // picture_bytes(engine.image_spec))))
+        room = max(2, PREPARED_BYTES // picture_bytes(engine.image_spec))
+        self._held = asyncio.Semaphore(min(4 * scheduler.max_batch, room))
+        self._group = min(scheduler.max_batch, room)
+        # One group of candidates is prepared while another is looked at.
+        self._groups = asyncio.Semaphore(2)
 
     async def embed(self, inputs: Sequence[str | Shown]) -> tuple[Floats, float]:
         """(N, dim) unit vectors of texts and pictures in any order, and the model's milliseconds.
@@ -66,23 +69,16 @@ class Serving:
         rows = await _all([one(content) for content in inputs])
         return np.stack([vector for vector, _ in rows]), sum(spent for _, spent in rows)
 
-    async def embed_texts(self, texts: Sequence[str]) -> tuple[Floats, float]:
-        """(N, dim) unit vectors and the model's milliseconds; raises as `embed`."""
-        return await self.embed(texts)
-
-    async def embed_images(self, pictures: Sequence[Shown]) -> tuple[Floats, float]:
-        """(N, dim) unit vectors and the model's milliseconds; raises as `embed`."""
-        return await self.embed(pictures)
-
     async def rerank(self, query: str | Shown, documents: Sequence[str | Shown]) -> tuple[list[float], float]:
         """p(yes) of every document, looked at together with the query, and the model's milliseconds."""
-        shown = query if isinstance(query, str) else await self._prepared(query)
+        asked = await self._prepared(query)
         scores: list[float] = []
         spent = 0.0
-        for start in range(0, len(documents), self._scheduler.max_batch):
-            group = documents[start : start + self._scheduler.max_batch]
-            prepared = [one if isinstance(one, str) else await self._prepared(one) for one in group]
-            found, took = await self._scheduler.run("rerank", self.engine.rerank, shown, prepared)
+        # Group by group, so that a long list of documents leaves others their turn.
+        for start in range(0, len(documents), self._group):
+            async with self._groups:
+                shown = await _all([self._prepared(one) for one in documents[start : start + self._group]])
+                found, took = await self._scheduler.run("rerank", self.engine.rerank, asked, shown)
             scores += found
             spent += took
         return scores, spent
@@ -151,8 +147,8 @@ class Serving:
         else:
             yield photo
 
-    async def _prepared(self, picture: Shown) -> Picture:
-        return await self.decoder.prepared(picture) if isinstance(picture, Upload) else picture
+    async def _prepared(self, content: str | Shown) -> str | Picture:
+        return await self.decoder.prepared(content) if isinstance(content, Upload) else content
 
     async def _vector(self, content: str | Shown) -> tuple[Floats, float]:
         """The unit vector (dim,) of one input, and its share of the model's milliseconds."""
@@ -176,7 +172,7 @@ class Serving:
 
     async def _shown(self, picture: Shown) -> tuple[Floats, float]:
         async with self._held:
-            prepared = await self._prepared(picture)
+            prepared = await self.decoder.prepared(picture) if isinstance(picture, Upload) else picture
             bucket, longest = bucket_of(positions_of(prepared.layout))
             call = Call("embed_image", (self, bucket), self.engine.embed_images, self._most(longest))
             return await self._scheduler.row(call, prepared)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -46,8 +46,7 @@ async def held(scheduler: Scheduler) -> AsyncIterator[None]:
     """The model thread at work, so that what comes now waits in line."""
     release = threading.Event()
     busy = asyncio.ensure_future(scheduler.run("heartbeat", release.wait, 10))
-    while not scheduler.busy_s:
-        await asyncio.sleep(0.001)
+    await until(lambda: scheduler.busy_s > 0)
     try:
         yield
     finally:
@@ -56,8 +55,15 @@ async def held(scheduler: Scheduler) -> AsyncIterator[None]:
 
 
 async def in_line(scheduler: Scheduler, count: int) -> None:
-    while scheduler.waiting != count:
-        await asyncio.sleep(0.001)
+    await until(lambda: scheduler.waiting == count)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async def turn() -> None:
+        while not true():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(turn(), 10)
 
 
 def test_what_waits_is_computed_together_and_everyone_gets_their_own() -> None:
@@ -157,8 +163,7 @@ def test_a_caller_that_leaves_while_its_batch_runs_harms_nobody() -> None:
         async with held(scheduler):
             jobs = [asyncio.ensure_future(scheduler.row(Call("embed_text", "slow", slow, 4), i)) for i in range(3)]
             await in_line(scheduler, 3)
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
+        await until(begun.is_set)
         jobs[0].cancel()
         await asyncio.sleep(0)
         release.set()
@@ -200,8 +205,7 @@ def test_closing_turns_away_what_waits_and_lets_end_what_runs() -> None:
             return "done"
 
         first = asyncio.ensure_future(scheduler.run("answer", running))
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
+        await until(begun.is_set)
         second = asyncio.ensure_future(scheduler.run("answer", running))
         await in_line(scheduler, 1)
         closing = asyncio.get_running_loop().run_in_executor(None, scheduler.close)
