@@ -36,7 +36,10 @@ def main() -> None:
     server = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert server.stdout is not None
-        address = next(word for line in server.stdout for word in line.split() if word.startswith("http://"))
+        words = (word for line in server.stdout for word in line.split())
+        address = next((word for word in words if word.startswith("http://")), None)
+        if address is None:
+            raise SystemExit("the server has not started; what it says above is why")
         with tempfile.TemporaryDirectory() as folder:
             take(address, args.example, Path(folder))
     finally:
@@ -58,8 +61,10 @@ def take(address: str, example: int, folder: Path) -> None:
         time.sleep(1)  # the map's last frame
         browser.picture(folder / "page.png")
     with Image.open(folder / "page.png") as shot:
-        few = shot.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4)
-        few.save(OUT, optimize=True)
+        full = shot.convert("RGB")
+        # Small marks keep their colours by maximum coverage, the relief its shades by dithering.
+        few = full.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4)
+        full.quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG).save(OUT, optimize=True)
     size = OUT.stat().st_size
     print(f"{OUT.relative_to(ROOT)}: {size:,} bytes")
     if size > LARGEST:
