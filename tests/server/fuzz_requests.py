@@ -126,7 +126,9 @@ def _mutated(value: Any, rng: random.Random) -> Any:
         if turn < 0.1:
             del value[name]
         elif turn < 0.2:
-            value[rng.choice(("x", "", "__class__", name + "s", "model", "k", "n", "stream"))] = rng.choice(VALUES)
+            value[rng.choice(("x", "", "__class__", name + "s", "model", "k", "n", "stream"))] = copy.deepcopy(
+                rng.choice(VALUES)
+            )
         else:
             value[name] = _mutated(value[name], rng)
         return value
@@ -139,7 +141,8 @@ def _mutated(value: Any, rng: random.Random) -> Any:
     if isinstance(value, str) and rng.random() < 0.4:
         at = rng.randrange(len(value) + 1)
         return value[:at] + rng.choice(("\0", "\ud800", "%", "=", "\u0301" * 300, "")) + value[at:]
-    return rng.choice((*VALUES, [value], {"content": [value]}, [[value]]))
+    # A copy, since what is put in is changed in its turn.
+    return copy.deepcopy(rng.choice((*VALUES, [value], {"content": [value]}, [[value]])))
 
 
 def _broken(door: Door, rng: random.Random) -> Sent:
