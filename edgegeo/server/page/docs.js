@@ -1,6 +1,7 @@
 // The OpenAPI document as a page, without anything from another host.
 
 const SHOWN = 72;
+const KEY = "edgegeo-key"; // where the first page keeps the API key that it asked for (api.js)
 
 function element(kind, className, ...children) {
   const node = document.createElement(kind);
@@ -78,9 +79,9 @@ function trial(verb, address, example, headers) {
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {
-      const answer = await fetch(address, {
-        method: verb.toUpperCase(), body: JSON.stringify(example), headers: { "content-type": "application/json" },
-      });
+      const key = sessionStorage.getItem(KEY);
+      const sent = { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
+      const answer = await fetch(address, { method: verb.toUpperCase(), body: JSON.stringify(example), headers: sent });
       const text = await answer.text();
       const shown = answer.headers.get("content-type")?.includes("json") ? shortened(JSON.parse(text)) : text;
       result.replaceChildren(element("p", "soft", `Status ${answer.status}`), element("pre", "", shown));
