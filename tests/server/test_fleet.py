@@ -138,15 +138,20 @@ def test_the_least_recently_used_idle_bundle_makes_room(home: Path, monkeypatch:
 
     monkeypatch.setattr(Engine, "load", sized)
 
+    written(home / "tiny", home / "fourth", name="fourth")
+
     async def main(fleet: Fleet) -> None:
         for berth in fleet._berths:
             berth.memory = 10 * MB
-        await embedded(fleet, "other")
-        assert loaded(fleet) == ["tiny", "other"]
+        for name in ("other", "third", "other"):
+            await embedded(fleet, name)
+        assert loaded(fleet) == ["tiny", "other", "third"]
+        await embedded(fleet, "fourth")
+        assert loaded(fleet) == ["tiny", "other", "fourth"]
         await embedded(fleet, "third")
-        assert loaded(fleet) == ["tiny", "third"]
-        async with fleet.use("third") as serving:
-            # In use, so neither it nor the default may go.
+        assert loaded(fleet) == ["tiny", "third", "fourth"]
+        async with fleet.use("third") as serving, fleet.use("fourth"):
+            # In use, so neither of them nor the default may go.
             with pytest.raises(Refusal) as refused:
                 await embedded(fleet, "other")
             assert (refused.value.status, refused.value.code) == (503, "out_of_memory")
@@ -155,11 +160,11 @@ def test_the_least_recently_used_idle_bundle_makes_room(home: Path, monkeypatch:
             assert (await serving.embed(["a river"]))[0].shape[0] == 1
             gone = weakref.ref(serving.engine.locator.model)
         await embedded(fleet, "other")
-        assert loaded(fleet) == ["tiny", "other"]
+        assert loaded(fleet) == ["tiny", "other", "fourth"]
         del serving
         assert await is_gone(gone)
 
-    run(home, main, memory_budget_mb=25)
+    run(home, main, names=("tiny", "other", "third", "fourth"), memory_budget_mb=35)
 
 
 def test_a_budget_below_the_default_bundle_does_not_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
