@@ -86,13 +86,14 @@ def test_every_flag_has_a_variable(cli: Any, told: list[ServerSettings], monkeyp
     assert (told[0].api_key, told[0].admin_key, told[0].allowed_hosts) == (KEY, KEY + "admin", ("*",))
 
 
-def test_the_defaults_are_those_of_the_settings(cli: Any, told: list[ServerSettings], home: Path) -> None:
+def test_the_defaults_are_those_of_the_settings(
+    cli: Any, told: list[ServerSettings], home: Path, gallery: Path
+) -> None:
     outcome = cli("serve", "--json")
     assert outcome.json == {"serving": "serving at http://127.0.0.1:1/"}
     assert "no gallery" in outcome.err
     assert told[0] == ServerSettings((home / "bundles" / "pocket-int8",))
-    usual = home / "galleries" / "planet-pocket-int8"
-    usual.mkdir(parents=True)
+    usual = shutil.copytree(gallery, home / "galleries" / "planet-pocket-int8")
     assert cli("serve").code == 0
     assert told[1].gallery == usual
 
