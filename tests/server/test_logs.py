@@ -60,9 +60,8 @@ def keyed(engine: Engine, settings: ServerSettings) -> Iterator[TestClient]:
 def test_one_line_a_request(lines: Any, written: io.StringIO, keyed: TestClient) -> None:
     head = {"authorization": f"Bearer {KEY}", "x-request-id": "robot-7.1"}
     assert keyed.post(f"/v1/search?why={SECRET}", json={"text": SECRET}, headers=head).status_code == 200
-    assert (
-        keyed.post("/v1/embeddings", json={"input": [f"{SECRET} {i}" for i in "abc"]}, headers=head).status_code == 200
-    )
+    texts = {"input": [f"{SECRET} {i}" for i in "abc"]}
+    assert keyed.post("/v1/embeddings", json=texts, headers=head).status_code == 200
     keyed.get(f"/{SECRET}", headers={"authorization": f"Bearer {SECRET}"})
     asked = [line for line in lines() if line["message"] == "request"]
     assert [(line["method"], line["route"], int(line["status"])) for line in asked] == [
