@@ -116,7 +116,7 @@ class Line:
 async def closed_loop(
     port: int, calls: Sequence[Call], clients: int, total: int, each: Callable[[int], None] = lambda done: None
 ) -> tuple[list[Told], float]:
-    """Every client asks again as soon as it is answered; (answers, seconds). each: told how many are answered so far."""
+    """Every client asks again as soon as it is answered; (answers, seconds). each: told how many are answered."""
     told: list[Told] = []
     numbers = iter(range(total))
 
