@@ -176,17 +176,18 @@ class Engine:
 
     def answer(
         self,
-        photo: Image.Image,
+        picture: Picture,
         decoding: Decoding | None = None,
         listener: Listener | None = None,
         count: int = 1,
     ) -> list[Generated]:
-        """`count` generated answers for one picture."""
+        """`count` generated answers for one prepared picture."""
         generator = self.locator.generator
         assert generator is not None, "require('generate') comes first"
+        seen = self.locator.model.features(generator.role.vision, [picture])
         if count == 1:
-            return [generator.answer(photo, decoding, listener)]
-        return generator.candidates(photo, count, decoding or SAMPLING, listener)
+            return generator.features(seen, decoding, listener)
+        return generator.candidates_of(seen[0], count, decoding or SAMPLING, listener)
 
     def search(self, vector: Floats, k: int) -> list[Hit]:
         """The k nearest tiles to a unit vector (dim,). Safe on any thread."""

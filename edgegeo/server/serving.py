@@ -134,10 +134,11 @@ class Serving:
 
         When the caller is cancelled, the model stops before the next token.
         """
-        async with self._opened(photo) as image:
-            assert image is not None
+        async with self._held:
+            decoder = self.decoder
+            picture = await (decoder.prepared(photo) if isinstance(photo, Upload) else decoder.prepare(photo))
             with _listening(on_text) as hear:
-                return await self._scheduler.run("answer", self.engine.answer, image, decoding, hear, count)
+                return await self._scheduler.run("answer", self.engine.answer, picture, decoding, hear, count)
 
     @asynccontextmanager
     async def _opened(self, photo: Image.Image | Upload | None) -> AsyncIterator[Image.Image | None]:
