@@ -132,7 +132,7 @@ def test_sigterm_loses_nobody(tiny_bundle: Path, planet_gallery: Path, tmp_path:
     assert len({line["request_id"] for line in requests}) == 4
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept alive", "new connections"])
+@pytest.mark.parametrize("kept", [pytest.param(True, marks=pytest.mark.slow, id="kept"), pytest.param(False, id="new")])
 def test_clients_in_a_loop_are_answered_until_they_are_refused(
     tiny_bundle: Path, planet_gallery: Path, kept: bool
 ) -> None:
@@ -162,6 +162,7 @@ def test_clients_in_a_loop_are_answered_until_they_are_refused(
     assert set(statuses) == {200, 503}
 
 
+@pytest.mark.slow
 def test_what_does_not_end_in_time_is_told_so(tiny_bundle: Path, planet_gallery: Path, connect: Connect) -> None:
     with (
         running(tiny_bundle, planet_gallery, before=SLOW.format(seconds=1.5), drain_s=0.2) as (process, address),
