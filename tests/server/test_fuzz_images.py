@@ -24,7 +24,7 @@ MOST_BODY = 8 * 2**20
 MOST_MEMORY = 300 * 2**20 + MOST_DECODED + 3 * BODIES * MOST_BODY
 """Bytes: the process with its model, opened pictures, and bodies, each as bytes, as text and as the picture in it."""
 
-PRIVATE = re.compile(rb'Traceback|File "|site-packages|\.py\b|0x[0-9a-f]{6}|/tmp/|/home/|/root/|PIL\b|object at')
+PRIVATE = re.compile(rb'Traceback|File "|site-packages|\.py\b|0x[0-9a-f]{6}|/(?:tmp|home|root|srv)/|PIL\b|object at')
 CLIENTS = 4
 
 
