@@ -252,7 +252,7 @@ class Bundle:
     @property
     def embedding_id(self) -> str:
         """Identifies the embedding space: a gallery made under another one can't be searched with this bundle."""
-        role = self.manifest.roles.embed
+        named, role = self.manifest, self.manifest.roles.embed
         if role is None:
             raise BundleError(f"{self.path}: the bundle offers no embedding; export it with a retriever")
         names = [self.manifest.components[role.vision].file, self.manifest.components[role.trunk].file]
