@@ -255,11 +255,11 @@ class Bundle:
         named, role = self.manifest, self.manifest.roles.embed
         if role is None:
             raise BundleError(f"{self.path}: the bundle offers no embedding; export it with a retriever")
-        names = [self.manifest.components[role.vision].file, self.manifest.components[role.trunk].file]
-        names += [f"{n}_data" for n in names] + [self.manifest.tokenizer]
-        names += [name for name in (self.manifest.embed_tokens, role.queries) if name]
-        hashes = {n: self.manifest.files[n].sha256 for n in names if n in self.manifest.files}
-        text = json.dumps([to_plain(role), to_plain(self.manifest.image), hashes], sort_keys=True)
+        graphs = [named.components[part].file for part in (role.vision, role.trunk)]
+        names = {named.tokenizer, named.embed_tokens, role.queries, *graphs, *(f"{graph}_data" for graph in graphs)}
+        said = {k: v for k, v in to_plain(role).items() if (k, v) != ("last", 1)}  # older galleries must still fit
+        hashes = {name: entry.sha256 for name, entry in named.files.items() if name in names}
+        text = json.dumps([said, to_plain(named.image), hashes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
