@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgegeo.cli.flags import JsonFlag, flag
+from edgegeo.cli.flags import JsonFlag, flag, named_values
 from edgegeo.cli.output import emit_json, note, progress_bar, say
-from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
     from edgegeo.datasets import Report
     from edgegeo.datasets.sets import Loaded
-
-WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
 def group() -> typer.Typer:
@@ -48,7 +45,7 @@ def check(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report repeats them below
-        loaded = open_dataset(name, root, split, strict=strict, check_images=check_images, **_options(option or []))
+        loaded = open_dataset(name, root, split, strict=strict, check_images=check_images, **named_values(option or []))
     report = loaded.report
     protocols = getattr(loaded, "protocols", ())
     if as_json:
@@ -99,17 +96,6 @@ def planet(
         return
     held = ", ".join(f"{number:,} {what}" for what, number in count(loaded).items())
     say(f"wrote {output}: {held}, read back as {loaded.report.dataset}")
-
-
-def _options(given: list[str]) -> dict[str, Any]:
-    options = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"--option takes NAME=VALUE, not {text!r}")
-        number = int(value) if value.lstrip("-").isdigit() else value
-        options[name] = WORDS.get(value.lower(), number)
-    return options
 
 
 def _tell(report: "Report") -> None:

@@ -56,6 +56,19 @@ def numbers(text: str, name: str) -> tuple[int, ...]:
     return found
 
 
+def named_values(given: Sequence[str]) -> dict[str, Any]:
+    """The NAME=VALUE words of an --option that may repeat; numbers, true, false and none as what they are."""
+    words = {"true": True, "false": False, "none": None}
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--option takes NAME=VALUE, not {text!r}")
+        number = int(value) if value.lstrip("-").isdigit() else value
+        options[name] = words.get(value.lower(), number)
+    return options
+
+
 def token_budget(image_size: int | None = None, tiles: int | None = None, max_pixels: int | None = None) -> TokenBudget:
     """The budget that --image-size, --tiles and --max-pixels name; InputError for numbers no picture has."""
     try:

@@ -18,8 +18,13 @@ from edgegeo.schema import to_plain
 
 
 def emit_json(document: Any) -> None:
-    """Print one JSON document. Numbers that JSON does not have (NaN, infinities) become null."""
-    print(json.dumps(_finite(to_plain(document)), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    """Print one JSON document."""
+    print(json_text(document), flush=True)
+
+
+def json_text(document: Any) -> str:
+    """A JSON document as text. Numbers that JSON does not have (NaN, infinities) become null."""
+    return json.dumps(_finite(to_plain(document)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def say(*lines: str) -> None:
