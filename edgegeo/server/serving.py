@@ -168,7 +168,8 @@ class Serving:
     async def _read(self, text: str) -> tuple[Floats, float]:
         tokens = self.engine.text_tokens(text)
         bucket, longest = bucket_of(len(tokens))
-        call = Call("embed_text", (self, bucket), self.engine.embed_texts, self._most(longest))
+        most = self._most(longest) if self.engine.batches_texts else 1
+        call = Call("embed_text", (self, bucket), self.engine.embed_texts, most)
         return await self._scheduler.row(call, tokens)
 
     async def _shown(self, picture: Shown) -> tuple[Floats, float]:
@@ -180,8 +181,6 @@ class Serving:
 
     def _most(self, positions: int) -> int:
         """Inputs of so many prompt positions in one call: beyond what is worth it they would only make others wait."""
-        if not self.engine.batches:
-            return 1
         return max(1, min(self._scheduler.max_batch, TOKENS_PER_RUN // positions))
 
 

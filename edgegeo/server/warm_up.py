@@ -16,15 +16,15 @@ def warm_up(engine: Engine, max_batch: int) -> dict[str, float]:
     """
     grey = Image.new("RGB", (64, 64), (127, 127, 127))
     embedder, reranker, generator = engine.locator.embedder, engine.locator.reranker, engine.locator.generator
-    full = max_batch if engine.batches else 1
+    texts = max_batch if engine.batches_texts else 1
     jobs: dict[str, Callable[[], object]] = {}
     if embedder is not None:
         short = embedder.ids("warm")
         long = short[:1] * embedder.role.max_text_tokens
         jobs["embed_text_1"] = partial(embedder.tokens, [short])
-        jobs[f"embed_text_{full}_longest"] = partial(embedder.tokens, [long] * full, full)
+        jobs[f"embed_text_{texts}_longest"] = partial(embedder.tokens, [long] * texts, texts)
         jobs["embed_image_1"] = partial(embedder.images, [grey])
-        jobs[f"embed_image_{full}"] = partial(embedder.images, [grey] * full, full)
+        jobs[f"embed_image_{max_batch}"] = partial(embedder.images, [grey] * max_batch, max_batch)
     if reranker is not None:
         jobs["rerank_1"] = partial(reranker.score, grey, [grey])
         jobs[f"rerank_{max_batch}"] = partial(reranker.score, grey, [grey] * max_batch)

@@ -109,8 +109,8 @@ def test_lengths_of_one_bucket_hold_little_padding() -> None:
         assert bucket_of(longest)[0] == bucket
 
 
-def test_an_answer_of_an_int8_graph_does_not_depend_on_the_others(
-    tiny_bundle: Path, settings: ServerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_texts_of_an_int8_graph_do_not_depend_on_each_other(
+    tiny_bundle: Path, settings: ServerSettings, tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = open_bundle(tiny_bundle).manifest
     parts = {name: replace(part, precision="int8") for name, part in manifest.components.items()}
@@ -119,16 +119,17 @@ def test_an_answer_of_an_int8_graph_does_not_depend_on_the_others(
         (folder / "edgegeo.json").unlink()
         publish(folder, replace(manifest, components=parts), tmp_path / "int8")
     engine = Engine.load(tmp_path / "int8", None, settings)
-    sizes = noted(monkeypatch, engine, "embed_texts")
+    texts, pictures = noted(monkeypatch, engine, "embed_texts"), noted(monkeypatch, engine, "embed_images")
 
     async def main(serving: Serving) -> None:
         async with model_busy(serving):
-            jobs = [asyncio.ensure_future(serving.embed([text])) for text in TEXTS]
+            jobs = [asyncio.ensure_future(serving.embed([one])) for one in (*TEXTS, *[Upload(photo, "x")] * 4)]
             await until(lambda: serving._scheduler.waiting == len(jobs))
         await asyncio.gather(*jobs)
 
     run(engine, main)
-    assert sizes == [1] * len(TEXTS)
+    assert texts == [1] * len(TEXTS)
+    assert pictures == [4]
 
 
 def test_a_large_request_leaves_small_ones_their_turn(engine: Engine) -> None:
