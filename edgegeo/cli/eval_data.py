@@ -133,7 +133,9 @@ def _print_section(sections: "Sequence[Section]", results: "Sequence[Result]") -
         shown = [_metric(section.metrics.get(outcome.name), outcome.unit) for section in sections]
         shown += [_metric(change.get(outcome.name), outcome.unit, signed=True) for change in changes]
         rows.append((_label(outcome.name), *shown))
-    table(headers, rows, f"{first.protocol}, {first.direction}: {first.queries:,} queries{against}")
+    # No table title: it would be broken to the width of the table.
+    say(f"{first.protocol}, {first.direction}: {first.queries:,} queries{against}")
+    table(headers, rows)
 
 
 def _remarks(section: "Section") -> list[str]:

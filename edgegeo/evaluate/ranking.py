@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.geo import distance_km
+from edgegeo.progress import Progress, silent
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -52,7 +53,10 @@ class Task:
     """Whether average precision is wanted."""
 
 
-def rank(queries: Vectors, gallery: Vectors, read: tuple[NDArray[np.bool_], NDArray[np.bool_]], task: Task) -> Ranks:
+def rank(
+    queries: Vectors, gallery: Vectors, read: tuple[NDArray[np.bool_], NDArray[np.bool_]], task: Task,
+    progress: Progress = silent,
+) -> Ranks:  # fmt: skip
     """Rank the gallery (G, dim) for every query (N, dim), both unit vectors.
 
     Pessimistic about ties: an item that is no hit and scores within TIE of a hit stands before it, so that a gallery
@@ -79,6 +83,7 @@ def rank(queries: Vectors, gallery: Vectors, read: tuple[NDArray[np.bool_], NDAr
                 precision[row] = average_precision(line, right)
             at, km[row] = _top(line, right, pool, row, task)
             top[row] = at if pool is None else pool[at]
+        progress("rank", min(start + _BLOCK, count), count)
     return Ranks(first, hits, ranked, precision, top, km)
 
 

@@ -1,7 +1,7 @@
 """A retrieval set scored by its own protocols: Recall@k both ways, average precision, kilometres of the first item."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,16 +58,19 @@ def score_retrieval(
     gallery = _embedded(subject, data.gallery, "gallery", joint, threads, progress)
     sections = []
     for protocol in data.protocols:
-        sections.append(_section(data, protocol, queries, gallery, rows, False))
+        sections.append(_section(data, protocol, queries, gallery, rows, progress))
         if protocol.both_ways and chosen is None:
-            sections.append(_section(data.reversed(), protocol, gallery, queries, np.arange(len(data.gallery)), True))
+            back = np.arange(len(data.gallery))
+            there, again = sections[-1], _section(data.reversed(), protocol, gallery, queries, back, progress)
+            alike = again.direction == there.direction  # photo to tile, and tile to photo
+            sections.append(replace(again, direction=f"{again.direction}, exchanged") if alike else again)
     about = subject.about("embed")
     return Result(subject.name, subject.kind, about, tuple(sections), tuple(_unusable(queries, gallery)))
 
 
 def _section(
     data: RetrievalSet, protocol: RetrievalProtocol, queries: _Side, gallery: _Side, rows: NDArray[np.int64],
-    reverse: bool,
+    progress: Progress,
 ) -> Section:  # fmt: skip
     far = bool(protocol.within_km or protocol.mean_km)
     task = Task(
@@ -77,7 +80,7 @@ def _section(
         positions=data.positions if far else None,
         precision=protocol.average_precision,
     )
-    ranks = rank(queries.vectors, gallery.vectors, (queries.read, gallery.read), task)
+    ranks = rank(queries.vectors, gallery.vectors, (queries.read, gallery.read), task, _of(protocol, progress))
     direction = f"{_kind(queries.items)} to {_kind(gallery.items)}"
     facts: dict[str, Any] = {"unread_queries": len(queries.faults), "unread_gallery": len(gallery.faults)}
     facts["queries_without_a_hit_to_find"] = int((ranks.hits == 0).sum())
@@ -85,7 +88,7 @@ def _section(
         facts["ranked_among"] = {"least": int(ranks.ranked.min()), "most": int(ranks.ranked.max())}
     return Section(
         protocol.name,
-        f"{direction}, exchanged" if reverse and _kind(queries.items) == _kind(gallery.items) else direction,
+        direction,
         protocol.source,
         len(queries.items),
         len(gallery.items),
@@ -94,6 +97,10 @@ def _section(
         facts,
         _columns(queries, gallery, ranks),
     )
+
+
+def _of(protocol: RetrievalProtocol, progress: Progress) -> Progress:
+    return lambda stage, done, total: progress(f"{stage}: {protocol.name}", done, total)
 
 
 def _outcomes(protocol: RetrievalProtocol, ranks: Ranks) -> Iterator[Outcome]:
@@ -186,11 +193,11 @@ def _check_positions(data: RetrievalSet) -> None:
     for protocol in data.protocols:
         if protocol.pool != "nearest" and not protocol.within_km and not protocol.mean_km:
             continue
-        for side, items in (("query", data.queries), ("gallery item", data.gallery)):
+        for side, items in (("queries", data.queries), ("gallery items", data.gallery)):
             lacking = [item.id for item in items if item.position is None]
             if lacking:
                 raise InputError(
-                    f"{data.report.dataset} lacks the position of {len(lacking):,} of {len(items):,} {side}s, for "
+                    f"{data.report.dataset} lacks the position of {len(lacking):,} of {len(items):,} {side}, for "
                     f"instance {lacking[0]}, and '{protocol.name}' needs them all"
                 )
 

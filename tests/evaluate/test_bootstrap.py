@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgegeo.errors import InputError
-from edgegeo.evaluate.bootstrap import interval, median, paired
+from edgegeo.evaluate.bootstrap import clustered, interval, median, paired, paired_clustered
 
 
 def test_interval_of_a_share_agrees_with_the_normal_approximation() -> None:
@@ -44,3 +44,23 @@ def test_runs_over_different_places_are_refused() -> None:
 def test_no_places() -> None:
     with pytest.raises(InputError, match="at least one place"):
         interval(np.empty(0))
+
+
+def test_groups_of_one_are_the_plain_bootstrap() -> None:
+    values = np.random.default_rng(1).random(200)
+    one, plain = clustered(values, np.arange(200)), interval(values)
+    assert (one.value, one.low, one.high) == pytest.approx((plain.value, plain.low, plain.high))
+    change = paired_clustered(values, values[::-1], np.arange(200))
+    assert change.low == pytest.approx(paired(values, values[::-1]).low)
+
+
+def test_queries_that_fail_together_say_less() -> None:
+    """Five equal captions of one image tell as much as one: the interval is that of 200 places, not of 1,000."""
+    places = (np.random.default_rng(2).random(200) < 0.4).astype(float)
+    queries, groups = np.repeat(places, 5), np.repeat(np.arange(200), 5)
+    one, naive, right = clustered(queries, groups), interval(queries), interval(places)
+    assert (one.low, one.high) == pytest.approx((right.low, right.high))
+    assert one.high - one.low > 1.8 * (naive.high - naive.low)
+    assert paired_clustered(queries, queries, groups).high == 0
+    with pytest.raises(InputError, match="3 and 2 queries"):
+        paired_clustered(np.ones(3), np.ones(2), np.arange(3))
