@@ -9,6 +9,10 @@ from edgegeo.schema import SchemaFault, parse
 DIALECTS = {"cpu": "ort", "tensorrt": "trt"}
 """Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones."""
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+"""Of one weight, without scales."""
+SESSION = {"fp32": 1.2, "fp16": 2.2, "int8": 1.1, "int4": 1.7}
+"""Memory of an open session by bytes of its weights: kernels keep packed copies (benchmarks/results/real_size.md)."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from typing import Any
 
 from edgegeo.export.components import layout, module, precision
 from edgegeo.export.source import Source
-from edgegeo.recipe import Recipe
-
-BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+from edgegeo.recipe import BYTES, Recipe
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from edgegeo.bundle import ImageSpec
 from edgegeo.errors import CheckpointError, DeviceError
 from edgegeo.export.components import KINDS_OF_DUAL, KINDS_OF_ROLE, module, precision
 from edgegeo.export.decoder_shape import trunk_shape
-from edgegeo.export.plan import BYTES, Planned, stored_bytes
+from edgegeo.export.plan import Planned, stored_bytes
 from edgegeo.export.windows import WINDOW_BYTES
 from edgegeo.measure import available_mb
 from edgegeo.models.adapters import is_lora
@@ -31,7 +31,7 @@ from edgegeo.models.checkpoint import (
 from edgegeo.models.family import Family, Parts
 from edgegeo.models.hub import checkpoint_name
 from edgegeo.models.weights import FULL_BYTES, stored_weights
-from edgegeo.recipe import DIALECTS, Recipe, preset
+from edgegeo.recipe import BYTES, DIALECTS, SESSION, Recipe, preset
 from edgegeo.runtime.pictures import most_positions
 
 MB = 2**20
@@ -41,8 +41,6 @@ LONG_PICTURE = 1280
 """Image tokens above which a picture is called long: the default of Qwen2.5-VL's own processor, and minutes on a small
 machine where a checkpoint's file allows more (12,845,056 pixels are 16,384 tokens)."""
 TOKENIZER = "tokenizer.json"
-SESSION = {"fp32": 1.2, "fp16": 2.2, "int8": 1.1, "int4": 1.7}
-"""Memory of an open session by bytes of its weights: kernels keep packed copies (benchmarks/results/real_size.md)."""
 
 
 @dataclass(frozen=True)
