@@ -145,7 +145,6 @@ def _embedded(
     twice = sorted(set(words) & set(views) - set(side.faults))
     if twice:  # sums of two unit vectors
         side.vectors[twice] /= np.maximum(np.linalg.norm(side.vectors[twice], axis=1, keepdims=True), 1e-12)
-    side.vectors[list(side.faults)] = 0.0
     return side
 
 

@@ -22,6 +22,7 @@ class Colours:
         self.says = says
         self.most_words = most_words
         self.called: list[int] = []
+        self.asked = 0
 
     def about(self, role: str) -> dict[str, Any]:
         return {"role": role}
@@ -45,6 +46,7 @@ class Colours:
 
     def answers(self, prepared: Sequence[Any]) -> list[Said]:
         assert self.says is not None
+        self.asked += 1
         written = [self.says[round(float(one[0]))] for one in prepared]
         return [(text, parse_answer(text)) for text in written]
 

@@ -27,7 +27,8 @@ def test_rank_of_the_first_hit() -> None:
 
 def test_ties_stand_before_the_hit() -> None:
     assert told([0.5, 0.5, 0.5, 0.1], [1], first_hit) == 3
-    assert told([0.5, 0.5 + 5e-7, 0.4], [0], first_hit) == 2  # no more than float32 can tell apart
+    assert told([0.5, 0.5 - 5e-7, 0.4], [0], first_hit) == 2  # no more than float32 can tell apart
+    assert told([0.5, 0.5 - 5e-6, 0.4], [0], first_hit) == 1
     assert told([0.5, 0.5, 0.5], [0, 1, 2], first_hit) == 1  # among hits there is nothing to tell apart
     assert told([0.5, -np.inf, 0.2], [1], first_hit) == np.inf  # a hit that could not be read
 

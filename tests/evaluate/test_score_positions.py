@@ -9,7 +9,7 @@ from colours import Colours, paint
 
 from edgegeo.datasets import GpsSet, Report, SftRow, SftSet, open_dataset
 from edgegeo.datasets.protocol import GPS
-from edgegeo.errors import InputError
+from edgegeo.errors import BundleError, InputError
 from edgegeo.evaluate.score_dataset import Sampling, as_scored, score_dataset
 from edgegeo.evaluate.score_positions import effective_spots, geoscore, score_positions
 from edgegeo.evaluate.section import Section
@@ -100,7 +100,8 @@ def test_effective_spots_by_hand() -> None:
     three_to_one = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
     assert spots((1, 1), (1, 1), (1, 1), (9, 9)) == pytest.approx(three_to_one)
     assert spots((10, 180), (10, -180)) == 1
-    assert spots((60, 10), (60, 10.05)) == 1
+    assert spots((60, 10.6), (60, 10.9)) == 1  # 17 km: meridians are half as far apart as at the equator
+    assert spots((0, 10.6), (0, 10.9)) == pytest.approx(2)
     assert spots((60, 10), (60, 11)) == pytest.approx(2)
     assert spots((math.nan, math.nan)) == 0
 
@@ -141,6 +142,14 @@ def test_a_limit_draws_the_same_pictures_for_every_subject(tmp_path: Path) -> No
     assert change["answered"].value == -1
     assert "on_commonest_spot" not in change  # nothing was answered, so there is nothing to compare
     assert Sampling(20).rows(20) is None
+
+
+def test_a_role_that_is_lacking_is_found_before_any_work(tmp_path: Path) -> None:
+    data = photos(tmp_path, "0.png,10,20")
+    first, second = Colours({0: ""}), Colours()
+    with pytest.raises(BundleError, match="offers no GPS generation"):
+        score_dataset([first, second], data)
+    assert first.asked == 0
 
 
 def test_conversations_are_scored_by_their_positions(tmp_path: Path) -> None:

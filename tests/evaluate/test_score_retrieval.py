@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colours import Colours, paint, turned
+from colours import Colours, paint, turned, unit
 
 from edgegeo.datasets import Item, RetrievalProtocol, RetrievalSet, open_dataset
 from edgegeo.datasets.protocol import EXACT_IMAGE
@@ -15,6 +15,7 @@ from edgegeo.errors import InputError, VerificationError
 from edgegeo.evaluate.score_dataset import Sampling, as_scored, score_dataset
 from edgegeo.evaluate.score_retrieval import score_retrieval
 from edgegeo.evaluate.section import Section
+from edgegeo.evaluate.stream import stream
 
 
 def opened(*args: Any, **options: Any) -> RetrievalSet:
@@ -60,12 +61,13 @@ def test_five_captions_and_any_positive(tmp_path: Path) -> None:
 
 
 def cvg(root: Path) -> RetrievalSet:
-    """Places every 0.0003 degrees (33 m) up a meridian; the text of place i tells the colour of place i + 1, or i."""
+    """Places every 0.0003 degrees (33 m) up a meridian; the text of every other place tells the next one's colour, or
+    the one's after it."""
     names = [f"{40 + 0.0003 * i:.6f},-74.000000_x.png" for i in range(120)]
     told = {}
     for number, name in enumerate(names):
         paint(root / "NewYork-satellite" / name, *(round(float(v) * 2) for v in turned(0.7 * number).split()))
-        shown = min(number + 1, 119) if number % 2 else number
+        shown = min(number + (0, 1, 0, 2)[number % 4], 119)
         told[name] = turned(0.7 * shown)
     (root / "NewYork").mkdir()
     (root / "NewYork" / "test.json").write_text(json.dumps(told))
@@ -81,12 +83,51 @@ def test_oracle_gallery_and_full_gallery_are_never_one(tmp_path: Path) -> None:
     first = np.array(values(full, "recall_at_1"))
     assert first[::2].mean() > 0.9
     assert first[1:-1:2].mean() < 0.1
-    # The neighbour is 33.4 m away: no hit, but within 50 m of the truth.
-    assert np.median(km[1::2]) == pytest.approx(0.0334, abs=1e-3)
-    assert full.metrics["l_at_50_m"].value > 0.9 > full.metrics["recall_at_1"].value
+    # The neighbours are 33.4 and 66.7 m away: no hits, but the first is within 50 m of the truth, both within 100.
+    assert np.median(km[1::4]) == pytest.approx(0.0334, abs=1e-3)
+    assert np.median(km[3::4]) == pytest.approx(0.0667, abs=1e-3)
+    assert np.mean(values(full, "l_at_50_m")[1::4]) > 0.9
+    assert np.mean(values(full, "l_at_50_m")[3:-1:4]) == 0
+    assert np.mean(values(full, "l_at_100_m")) > 0.9
     assert full.metrics["mean_km"].value == pytest.approx(km.mean())
     with pytest.raises(InputError, match="different queries"):
         oracle.change(full)
+
+
+def test_drawn_queries_keep_their_own_pool(tmp_path: Path) -> None:
+    data = cvg(tmp_path)
+    whole = {row["query"]: row for row in score_retrieval(Colours(), data).sections[0].details()}
+    part = list(score_dataset([Colours()], data, Sampling(limit=20))[0].sections[0].details())
+    assert len(part) == 20
+    assert part == [whole[row["query"]] for row in part]
+
+
+def test_a_hit_is_the_building(tmp_path: Path) -> None:
+    """GeoText-1652: the text tells of a building's first picture and finds its second: a hit, but not the picture."""
+    rows = []
+    for name, red, told in (("0839/a.png", 10, "9 4 0"), ("0839/b.png", 200, "9 4 0"), ("0842/c.png", 60, "1 9 0")):
+        paint(tmp_path / "test" / name, red, 90)
+        rows.append({"image_id": name, "image": f"test/{name}", "caption": [told], "sentences": [], "bboxes": []})
+    (tmp_path / "test_951_version.json").write_text(json.dumps(rows))
+    found = {(s.protocol, s.direction): s for s in score_retrieval(Colours(), opened("geotext1652", tmp_path)).sections}
+    assert len(found) == 4
+    assert values(found["building", "text to image"], "recall_at_1") == [1, 1, 0]
+    assert values(found["exact image", "text to image"], "recall_at_1") == [0, 1, 0]
+    assert values(found["building", "image to text"], "recall_at_1") == [0, 1, 1]
+
+
+def test_a_change_resamples_the_captions_of_an_image_together(tmp_path: Path) -> None:
+    data = karpathy(tmp_path, ["9 1 0"] * 5, ["1 9 0"] * 5, ["0 1 9"] * 5)
+    blind = Colours()
+    blind.texts = lambda texts: unit([[1, 1, 1]] * len(texts))  # type: ignore[method-assign]
+    after, before = (score_retrieval(one, data).sections[0] for one in (Colours(), blind))
+    change = after.change(before)["recall_at_1"]
+    assert (change.value, change.low, change.high) == (1, 1, 1)
+    some = karpathy(tmp_path / "some", ["9 1 0"] * 5, ["9 0 1"] * 5, ["9 1 1"] * 5)
+    after, before = (score_retrieval(one, some).sections[0] for one in (Colours(), blind))
+    change = after.change(before)["recall_at_1"]
+    assert change.value == pytest.approx(1 / 3)
+    assert (change.low, change.high) == (0, 1)  # of three images; fifteen captions would say 0.13 to 0.6
 
 
 def test_drone_to_satellite(tmp_path: Path) -> None:
@@ -176,7 +217,16 @@ def test_directions_of_one_kind_have_two_names(tmp_path: Path) -> None:
     assert [s.direction for s in sections] == ["image to image", "image to image, exchanged"]
 
 
-def test_few_pictures_are_held_at_a_time(tmp_path: Path) -> None:
+def test_two_batches_of_pictures_are_held_at_most(tmp_path: Path) -> None:
+    picture, opened = paint(tmp_path / "a.png", 9), []
+    batches = stream([picture] * 50, opened.append, 4)
+    for taken, batch in enumerate(batches, 1):
+        assert batch.size == (4 if taken < 13 else 2)
+        assert len(opened) <= 4 * (taken + 1)
+    assert len(opened) == 50
+
+
+def test_pictures_go_through_in_batches(tmp_path: Path) -> None:
     data = karpathy(tmp_path, *(["9 0 0"] for _ in range(3)))
     gallery = tuple(data.gallery[0] for _ in range(20))
     subject, stages = Colours(), []
