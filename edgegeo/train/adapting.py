@@ -1,5 +1,6 @@
 """A checkpoint opened for an adapter: frozen, in the type it computes in, with a LoRA put on and taken off again."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from edgegeo.train.trunk import use_matmul_attention
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TOWERS = ("all", "vision", "text")
+STRIDE = 100
+SAMPLE = 1 << 16
+"""Bytes at either end of a weights file that tell it from another one of its size."""
 
 
 @dataclass
@@ -36,6 +40,8 @@ class Learner:
     """PEFT's wrapper around it."""
     sees_learning: bool = False
     """Whether anything before the decoder learns; if not, pictures are seen without a graph."""
+    stride: int = STRIDE
+    """Rows that are computed at once where nothing is learned."""
 
     def states(self, rows: list[Row], tail: Tensor | None = None) -> tuple[Tensor, Batch]:
         """Last hidden states (B, S + Q, hidden) of rows, and the rows as they were padded."""
@@ -59,11 +65,7 @@ class Learner:
 
 def open_learner(path: Path | None, schedule: Schedule, memory: Memory, world: World) -> Learner:
     """Open a checkpoint with nothing trainable; TrainingError for what can't be trained."""
-    if schedule.batch < 2 or schedule.steps < 1 or schedule.chunk < 1:
-        raise TrainingError(
-            f"batch must be at least 2, steps and chunk at least 1, got {schedule.batch}, {schedule.steps} and "
-            f"{schedule.chunk}"
-        )
+    _check(schedule, world)
     if memory.dtype not in DTYPES:
         raise TrainingError(f"memory.dtype must be bf16 or fp32, not {memory.dtype!r}")
     if schedule.threads:
@@ -79,7 +81,33 @@ def open_learner(path: Path | None, schedule: Schedule, memory: Memory, world: W
     model.requires_grad_(False)
     if checkpoint.family.name == "smolvlm":
         use_matmul_attention(model)
-    return Learner(checkpoint, model, Writer(checkpoint), world)
+    return Learner(checkpoint, model, Writer(checkpoint), world, stride=min(STRIDE, schedule.chunk))
+
+
+def _check(schedule: Schedule, world: World) -> None:
+    counts = {
+        "steps": schedule.steps, "chunk": schedule.chunk, "validate_every": schedule.validate_every,
+        "save_every": schedule.save_every,
+    }  # fmt: skip
+    for name, value in counts.items():
+        if value < 1:
+            raise TrainingError(f"schedule.{name} must be at least 1, not {value}")
+    if schedule.batch < max(2, world.size):
+        raise TrainingError(f"batch must be at least {max(2, world.size)} (2, and one a process), not {schedule.batch}")
+    if schedule.epochs is not None and not schedule.epochs > 0:
+        raise TrainingError(f"schedule.epochs must be above 0, not {schedule.epochs}")
+
+
+def weights_hash(checkpoint: Checkpoint) -> str:
+    """Tells a base from others without reading it whole: sizes of its weights files, their headers, and both ends."""
+    digest = hashlib.sha256()
+    for file in sorted(checkpoint.path.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            digest.update(f"{file.name} {size} ".encode() + opened.read(SAMPLE))
+            opened.seek(max(0, size - SAMPLE))
+            digest.update(opened.read())
+    return digest.hexdigest()
 
 
 def attach_lora(learner: Learner, shape: Lora, towers: str | None = None) -> None:
@@ -150,11 +178,13 @@ def _in_its_type(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
 
 
 def save_lora(adapted: Any, weights: Mapping[str, Tensor], out: Path) -> None:
-    """A PEFT folder with the weights in float16; machine paths are left out of its configuration."""
+    """A PEFT folder, float16 where all weights fit it, else float32; its configuration names no path of a machine."""
+    largest = max(float(weight.abs().max()) for weight in weights.values())
+    dtype = torch.float16 if largest <= torch.finfo(torch.float16).max else torch.float32
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if name in weights:
-                parameter.data = weights[name].to(parameter.device, torch.float16)
+                parameter.data = weights[name].to(parameter.device, dtype)
     for config in adapted.peft_config.values():
         config.inference_mode = True
     adapted.save_pretrained(str(out), safe_serialization=True)

@@ -14,10 +14,10 @@ from edgegeo.errors import TrainingError
 from edgegeo.progress import Progress, silent
 from edgegeo.schema import to_plain
 from edgegeo.train import validate
-from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle
+from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
-from edgegeo.train.running import AdapterReport, Job, finite, run, step_seed, steps_of
+from edgegeo.train.running import AdapterReport, Job, finite, passed, run, run_folder, step_seed, steps_of
 from edgegeo.train.settings import GpsSettings
 from edgegeo.train.sources import Lessons, open_lessons
 
@@ -30,12 +30,14 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
     """Train a GPS adapter and write its folder; the base is never changed."""
     if settings.form not in FORMS:
         raise TrainingError(f"form must be one of {', '.join(FORMS)}, not {settings.form!r}")
-    if settings.answer_weight <= 0:
-        raise TrainingError(f"answer_weight must be above 0, not {settings.answer_weight}")
+    if settings.answer_weight <= 0 or settings.lr <= 0:
+        raise TrainingError(f"answer_weight and lr must be above 0, not {settings.answer_weight} and {settings.lr}")
     world = World()
+    folder = run_folder(settings.out, settings.schedule.resume)
     learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
     spec = learner.checkpoint.image
-    train, held = open_lessons(settings.data, spec, settings.form, progress if world.first else silent)
+    told = progress if world.first else silent
+    train, held = world.in_turn(lambda: open_lessons(settings.data, spec, settings.form, told))
     attach_lora(learner, settings.lora)
     learned = learner.trainable
     masters = Masters(learned, settings.lr, settings.weight_decay, betas=(0.9, 0.999))
@@ -49,14 +51,16 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
         goal=gps_goal,
         masters=masters,
         lr=settings.lr,
-        facts=_facts(settings, steps) | {"train": train.fingerprint, "validation": held.fingerprint},
+        facts=_facts(settings, steps)
+        | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
-    folder = settings.out.with_name(f"{settings.out.name}.run")
-    reached = run(job, settings.schedule, steps, folder, world, progress if world.first else silent)
+    reached = run(job, settings.schedule, steps, folder, world, told)
     if world.first:
         save_lora(learner.adapted, masters.weights(), settings.out)
     world.close()
-    return AdapterReport(str(settings.out), trainable=sum(p.numel() for _, p in learned), **reached)
+    return AdapterReport(
+        str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
+    )
 
 
 class Steps:
@@ -70,7 +74,7 @@ class Steps:
         s, learner = self.settings, self.learner
         seed = step_seed(s.schedule.seed, number)
         rng = np.random.default_rng(seed)
-        index = rng.choice(len(self.train), min(s.schedule.batch, len(self.train)), replace=False)
+        index = passed(number, s.schedule.batch, len(self.train), s.schedule.seed)
         lessons = self.train.lessons(index, rng)
         rows = [learner.writer.answer(one.picture, one.answer, s.answer_weight) for one in lessons]
         weights = sum(sum(row.weights) for row in rows)

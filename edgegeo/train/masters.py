@@ -28,7 +28,10 @@ class Masters:
         self._clip = clip
 
     def step(self, lr: float) -> float:
-        """One update from the gradients that `backward` left; returns their norm before clipping."""
+        """One update from the gradients that `backward` left; returns their norm before clipping.
+
+        Nothing is updated where the norm is no number.
+        """
         for name, live in self._live.items():
             self._masters[name].grad = None if live.grad is None else live.grad.float()
             live.grad = None

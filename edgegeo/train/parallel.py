@@ -4,13 +4,16 @@ Started by `accelerate launch -m edgegeo train ...` (or torchrun); a single proc
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=6)
+"""For what only the first process does while the others wait: drawing places, mining negatives."""
 
 
 class World:
@@ -24,7 +27,7 @@ class World:
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(self.device)
         if self.size > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=PATIENCE)
 
     @property
     def first(self) -> bool:
@@ -63,6 +66,21 @@ class World:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)
+
+    def told(self, find: Callable[[], T]) -> T:
+        """What the first process finds, in every process: for what must be equal to the last bit."""
+        if self.size == 1:
+            return find()
+        said: list[T | None] = [find() if self.first else None]
+        torch.distributed.broadcast_object_list(said, 0)
+        found: T = said[0]  # type: ignore[assignment]  # the first process's
+        return found
+
+    def in_turn(self, act: Callable[[], T]) -> T:
+        """The first process acts before the others do: what it draws into a cache they find there."""
+        found = act() if self.first else None
+        self.wait()
+        return act() if found is None else found
 
     def wait(self) -> None:
         """Until all processes are here."""

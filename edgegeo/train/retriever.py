@@ -4,6 +4,7 @@ Each kind of query looks for its target among the targets of the batch.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from edgegeo.models.adapters import EMBEDDING_CONFIG, SLQ_CONFIG, SLQ_FILE
 from edgegeo.progress import Progress, silent
 from edgegeo.schema import to_plain
 from edgegeo.train import validate
-from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle
+from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
 from edgegeo.train.contrast import backward_in_chunks
 from edgegeo.train.losses import info_nce, pooled, unit
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
-from edgegeo.train.running import AdapterReport, Job, finite, run, step_seed, steps_of
+from edgegeo.train.running import AdapterReport, Job, finite, passed, run, run_folder, step_seed, steps_of
 from edgegeo.train.sequences import Row, distinct
 from edgegeo.train.settings import RetrieverSettings
 from edgegeo.train.sources import Pairs, open_pairs
@@ -76,7 +77,9 @@ class Retriever(nn.Module):
         """One over the temperature."""
         if self.log_scale is None:
             return self.fixed
-        scale = self.log_scale.exp().clamp(max=SHARPEST)
+        # Bounded with its gradient: beyond the bound it could not come back otherwise.
+        beyond = (self.log_scale.detach() - math.log(SHARPEST)).clamp(min=0)
+        scale = (self.log_scale - beyond).exp()
         # All processes compute the same gradient of it, and gradients are summed over processes.
         return scale if self.learner[0].world.first else scale.detach()
 
@@ -100,8 +103,10 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
     """Train a retrieval adapter and write its folder; the base is never changed."""
     _check(settings)
     world = World()
+    folder = run_folder(settings.out, settings.schedule.resume)
     learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
-    train, held = open_pairs(settings.data, learner.checkpoint.image, progress if world.first else silent)
+    told = progress if world.first else silent
+    train, held = world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, told))
     if settings.method != "slq":
         attach_lora(learner, settings.lora, "vision" if settings.method == "hybrid" else None)
     retriever = Retriever(learner, settings)
@@ -111,41 +116,48 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
     settle(learner, settings.memory)
     steps = steps_of(settings.schedule, len(np.unique(train.groups)))
     job = Job(
-        step=Steps(settings, train, retriever, [p for _, p in learned]),
+        step=Steps(settings, train, retriever, [p for _, p in learned], folder),
         validate=lambda: validate.retrieval(retriever.embed, learner, held),
         goal=validate.recall_goal,
         masters=masters,
         lr=lr,
-        facts=_facts(settings, steps) | {"train": train.fingerprint, "validation": held.fingerprint},
+        facts=_facts(settings, steps)
+        | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
-    folder = settings.out.with_name(f"{settings.out.name}.run")
-    reached = run(job, settings.schedule, steps, folder, world, progress if world.first else silent)
+    reached = run(job, settings.schedule, steps, folder, world, told)
     if world.first:
         if learner.adapted is not None:
             save_lora(learner.adapted, masters.weights(), settings.out)
         retriever.save(settings.out)
     world.close()
-    return AdapterReport(str(settings.out), trainable=sum(p.numel() for _, p in learned), **reached)
+    return AdapterReport(
+        str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
+    )
 
 
 class Steps:
-    """The steps of a run by their number; only the hard places that were mined last carry over."""
+    """The steps of a run by their number; only the hard places that were mined last carry over, in a file."""
 
     def __init__(
-        self, settings: RetrieverSettings, train: Pairs, retriever: Retriever, learned: list[nn.Parameter]
+        self,
+        settings: RetrieverSettings,
+        train: Pairs,
+        retriever: Retriever,
+        learned: list[nn.Parameter],
+        folder: Path,
     ) -> None:
         self.settings, self.train, self.retriever, self.learned = settings, train, retriever, learned
-        self._neighbours: tuple[Rows, Rows] | None = None
-        self._mined_at = -1
+        self.folder = folder
+        self._by_group = np.argsort(train.groups, kind="stable")
+        self._starts = np.append(np.unique(train.groups[self._by_group], return_index=True)[1], len(train.groups))
+        self._mined: tuple[int, Rows | None] = (0, None)
 
     def __call__(self, number: int) -> dict[str, float]:
         """Leave the gradients of one step; its loss."""
         s, world = self.settings, self.retriever.learner[0].world
         seed = step_seed(s.schedule.seed, number)
         rng = np.random.default_rng(seed)
-        if s.hard:
-            self._mine(number - number % s.mine_every)
-        index = self._draw(rng)
+        index = self.draw(number, rng)
         writer = self.retriever.learner[0].writer
         pairs = self.train.pairs(index, rng)
         rows = [writer.side(pair.target) for pair in pairs]
@@ -161,38 +173,51 @@ class Steps:
         losses = [info_nce(one, targets, self.retriever.scale(), symmetric) for one in queries]
         return torch.stack(losses).mean()
 
-    def _draw(self, rng: np.random.Generator) -> Rows:
-        groups, batch = self.train.groups, self.settings.schedule.batch
-        order = rng.permutation(len(groups))
-        if self._neighbours is not None:
-            known, near = self._neighbours
-            count = min(len(known), round(batch * (1 - self.settings.hard)))
-            first = rng.choice(len(known), count, replace=False)
-            partners = near[first, rng.integers(0, near.shape[1], count)]
-            chosen = known[first]
-            # Each place stands beside one that the model takes for it; what is left over fills the batch.
-            order = np.concatenate([chosen, partners[: batch - count], order])
-        index = distinct(order, groups, batch)
+    def draw(self, number: int, rng: np.random.Generator) -> Rows:
+        """Rows of a step, no two of one group: the next groups of a pass, some of them beside their hard places."""
+        s = self.settings
+        groups = passed(number, s.schedule.batch, len(self._starts) - 1, s.schedule.seed)
+        order = self._by_group[rng.integers(self._starts[groups], self._starts[groups + 1])]
+        if s.hard and (mined := self._hard_places(number - number % s.mine_every)) is not None:
+            count = max(1, round(s.schedule.batch * (1 - s.hard)))
+            near = mined[rng.choice(len(mined), min(len(mined), count), replace=False)]
+            partners = rng.permuted(near[:, 1:], axis=1).T.ravel()  # one of each place, then a second of each
+            order = np.concatenate([near[:, 0], partners[: s.schedule.batch - len(near)], order])
+        index = distinct(order, self.train.groups, s.schedule.batch)
         if len(index) < 2:
             raise TrainingError("the training data hold a single place; contrastive training needs others beside it")
         return index
 
+    def _hard_places(self, at: int) -> Rows | None:
+        """What was mined before step `at`: (places, 1 + most alike) rows; nothing before the first mining."""
+        if at and self._mined[0] != at:
+            world = self.retriever.learner[0].world
+            self._mined = (at, world.told(lambda: self._read_or_mine(at)))
+        return self._mined[1]
+
+    def _read_or_mine(self, at: int) -> Rows:
+        file = self.folder / f"mined-{at:06d}.npy"
+        if file.is_file():  # of the run that is being resumed, by the weights of that step
+            rows: Rows = np.load(file, allow_pickle=False)
+            return rows
+        rows = self.mine(np.random.default_rng((self.settings.schedule.seed, at, 1)))
+        part = file.with_suffix(".part")
+        with part.open("wb") as out:
+            np.save(out, rows)
+        part.replace(file)
+        return rows
+
     @torch.no_grad()
-    def _mine(self, at: int) -> None:
-        """Find, for the queries of some places, the targets of other places that the model thinks most alike."""
-        if at == self._mined_at:
-            return
-        self._mined_at = at
-        if at == 0:
-            return  # the base's own idea of likeness; an untrained LoRA changes nothing, queries know nothing
-        s = self.settings
-        rng = np.random.default_rng((s.schedule.seed, at, 1))
-        index = distinct(rng.permutation(len(self.train.groups)), self.train.groups, s.mine_places)
-        found = validate.embed_pairs(self.retriever.embed, self.retriever.learner[0], self.train, index)
+    def mine(self, rng: np.random.Generator) -> Rows:
+        """Some places and the targets of others that the model takes for theirs: (places, 1 + most alike) rows."""
+        s, train = self.settings, self.train
+        index = distinct(rng.permutation(len(train.groups)), train.groups, s.mine_places)
+        found = validate.embed_pairs(self.retriever.embed, self.retriever.learner[0], train, index)
         likeness = found.queries[-1] @ found.targets.T
-        likeness.fill_diagonal_(-2.0)
-        near = likeness.topk(min(MOST_ALIKE, len(index) - 1), dim=1).indices.cpu().numpy()
-        self._neighbours = (index, index[near])
+        own = train.groups[index][:, None] == train.groups[found.rows][None]
+        likeness[torch.from_numpy(own).to(likeness.device)] = -2.0
+        near = likeness.topk(max(1, min(MOST_ALIKE, len(found.rows) - 1)), dim=1).indices.cpu().numpy()
+        return np.column_stack([index, found.rows[near]])
 
 
 def _check(settings: RetrieverSettings) -> None:
@@ -202,10 +227,12 @@ def _check(settings: RetrieverSettings) -> None:
         raise TrainingError(f"pooling must be one of {', '.join(POOLINGS)}, not {settings.pooling!r}")
     if settings.method != "lora" and settings.pooling != "eos":
         raise TrainingError("latent queries are pooled over themselves; leave pooling out")
-    if not 0 <= settings.hard < 1 or settings.temperature <= 0 or settings.queries < 1 or settings.last < 1:
-        raise TrainingError("hard must be in [0, 1), temperature above 0, queries and last at least 1")
-    if settings.hard and settings.schedule.resume:
-        raise TrainingError("a run with mined negatives can't be resumed: what was mined isn't kept; start it anew")
+    if not 0 <= settings.hard < 1 or settings.queries < 1 or settings.last < 1:
+        raise TrainingError("hard must be in [0, 1), queries and last at least 1")
+    if settings.temperature <= 0 or settings.initial_temperature <= 0 or (settings.lr is not None and settings.lr <= 0):
+        raise TrainingError("temperature, initial_temperature and lr must be above 0")
+    if settings.mine_every < 1 or settings.mine_places < 2:
+        raise TrainingError("mine_every must be at least 1, mine_places at least 2")
 
 
 def _facts(settings: RetrieverSettings, steps: int) -> dict[str, Any]:

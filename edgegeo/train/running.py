@@ -1,14 +1,18 @@
 """A training run: steps, validations, states to resume from, and an account of it all in `OUT.run`."""
 
 import json
-import shutil
+import math
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edgegeo.errors import TrainingError
 from edgegeo.measure import machine, peak_resident_mb
@@ -21,6 +25,10 @@ from edgegeo.train.plot import plot_run
 from edgegeo.train.settings import Schedule
 
 Scores = dict[str, float]
+PACKAGES = ("edgegeo", "torch", "transformers", "peft", "numpy", "pillow", "bitsandbytes")
+"""Whose versions an account names."""
+FILES = ("diary.jsonl", "state*", "best.*", "mined-*.npy", "run.json", "run.png")
+"""A run's own, in `OUT.run`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class AdapterReport:
     """Of this process, validations included."""
     peak_mb: float
     """Largest resident memory."""
+    refused: dict[str, int]
+    """Rows of the data set that could not be used: reason and count; `edgegeo data check` names them."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ class Job:
 def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, progress: Progress) -> dict[str, Any]:
     """Train, keep the best validated weights in `job.masters`, write the account; returns what it reached."""
     began = time.monotonic()
-    run_folder = Run(folder, job, world)
-    done, best_step, best, before = run_folder.open(schedule.resume)
+    files = Run(folder, job, world)
+    done, best_step, best, before = files.open(schedule.resume)
     diary = Diary(folder / "diary.jsonl", done) if world.first else None
     if not done and not before:
         before = job.validate()
@@ -71,32 +81,32 @@ def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, pr
             diary.write(0, **before)
     for number in range(done, steps):
         told = job.step(number)
-        told["norm"] = job.masters.step(linear(number, steps, schedule.warmup, job.lr))
+        told["norm"] = finite(job.masters.step(linear(number, steps, schedule.warmup, job.lr)))
         done = number + 1
         scores: Scores = {}
         if done % schedule.validate_every == 0 or done == steps:
             scores = job.validate()
             if not best or job.goal(scores) >= job.goal(best):
                 best_step, best = done, scores
-                run_folder.keep_best()
+                files.keep_best()
         if diary:
             diary.write(done, **told, **scores)
         if done % schedule.save_every == 0 or done == steps:
-            run_folder.save(done, best_step, best, before)
+            files.save(done, best_step, best, before)
         progress("adapting", done, steps)
-    run_folder.restore_best()
+    files.restore_best()
     reached = {
         "steps": steps, "best_step": best_step, "validation": best, "before": before,
         "seconds": time.monotonic() - began, "peak_mb": peak_resident_mb(),
     }  # fmt: skip
     if world.first:
-        run_folder.account(reached, schedule)
+        files.account(reached, schedule)
     world.wait()
     return reached
 
 
 class Run:
-    """The files of a run: state.json with the state it names to resume from, best.safetensors, run.json."""
+    """The files of a run: state.json with the state it names to resume from, best.safetensors, run.json, run.png."""
 
     def __init__(self, folder: Path, job: Job, world: World) -> None:
         self.folder, self.job, self.world = folder, job, world
@@ -105,8 +115,9 @@ class Run:
     def open(self, resume: bool) -> tuple[int, int, Scores, Scores]:
         """(steps done, best step, its scores, scores before) to go on from; an older run's files go if it is anew."""
         if not resume:
-            if self.world.first and self.folder.exists():
-                shutil.rmtree(self.folder)
+            for old in (file for pattern in FILES for file in self.folder.glob(pattern)):
+                if self.world.first:
+                    old.unlink()
             self.world.wait()
             self.folder.mkdir(parents=True, exist_ok=True)
             return 0, 0, {}, {}
@@ -151,10 +162,10 @@ class Run:
 
     def account(self, reached: dict[str, Any], schedule: Schedule) -> None:
         """run.json: what was asked, on what, with which versions, and what came of it."""
-        import peft
-        import transformers
-
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}
+        versions: dict[str, str] = {}
+        for name in PACKAGES:
+            with suppress(PackageNotFoundError):
+                versions[name] = version(name)
         facts = {
             "facts": self.job.facts, "schedule": asdict(schedule), "reached": reached, "machine": machine(),
             "processes": self.world.size, "versions": versions,
@@ -173,11 +184,39 @@ def steps_of(schedule: Schedule, places: int) -> int:
     """Optimiser steps of a run: as many as asked, or as the epochs make."""
     if schedule.epochs is None:
         return schedule.steps
-    return max(1, round(schedule.epochs * places / schedule.batch))
+    return max(1, math.ceil(schedule.epochs * places / min(schedule.batch, places)))
 
 
-def finite(loss: float) -> float:
-    """The loss; TrainingError where it is no number any more."""
-    if loss != loss or loss in (float("inf"), float("-inf")):
+def passed(number: int, batch: int, total: int, seed: int) -> NDArray[np.int64]:
+    """Which of `total` things a step takes: passes over all of them, each in an order of its own.
+
+    Where a pass ends inside a step, a few may be taken twice.
+    """
+    batch = min(batch, total)
+    start, parts = number * batch, []
+    for turn in range(start // total, (start + batch - 1) // total + 1):
+        order = np.random.default_rng((seed, turn, 2)).permutation(total)
+        parts.append(order[max(0, start - turn * total) : start + batch - turn * total])
+    return np.concatenate(parts)
+
+
+def finite(value: float) -> float:
+    """A loss or a gradient's norm; TrainingError where it is no number any more."""
+    if not math.isfinite(value):
         raise TrainingError("the loss is no longer a number; lower the learning rate, or compute in fp32")
-    return loss
+    return value
+
+
+def run_folder(out: Path, resume: bool) -> Path:
+    """The folder of a run's own files, `OUT.run`; TrainingError where starting anew would write over anything."""
+    out = Path(os.path.abspath(out))
+    folder = out.parent / f"{out.name}.run"
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file; name a folder to write")
+    if resume:
+        return folder
+    if (folder / "state.json").is_file():
+        raise TrainingError(f"{folder} holds a run already; --resume goes on with it, or name another folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise TrainingError(f"{out} is there already and not empty; name another folder")
+    return folder

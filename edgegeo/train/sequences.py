@@ -90,6 +90,12 @@ class Writer:
         where = spans(answer)
         told = [weight if any(a < end and start < b for start, end in where) else 1.0 for a, b in encoded.offsets]
         ids = (*asked, *encoded.ids, self.end)
+        room = self.checkpoint.config.get_text_config().max_position_embeddings
+        if len(ids) > room:
+            raise TrainingError(
+                f"an answer of {len(encoded.ids)} tokens and its prompt don't fit the model's {room} positions; "
+                "shorten the answers, or take a model with more"
+            )
         return Row(ids, (picture,), (*(0.0 for _ in asked), *told, 1.0))
 
     def question(self, picture: Picture) -> Row:

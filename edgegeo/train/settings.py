@@ -8,7 +8,7 @@ from edgegeo.planet import DEFAULT_SEED
 
 @dataclass(frozen=True)
 class Data:
-    """What to train and validate on. Test splits are never read by training."""
+    """What to train and validate on. A test split is refused."""
 
     name: str = "planet"
     """A name of `edgegeo data list`; "planet" is drawn here and kept in `cache`."""
@@ -113,7 +113,7 @@ class Memory:
     dtype: str = "bf16"
     """"bf16" or "fp32" to compute in; what is learned is kept in float32 anyway."""
     nf4: bool = False
-    """QLoRA: the decoder's frozen matrices in 4-bit NormalFloat through bitsandbytes (arXiv 2305.14314)."""
+    """QLoRA: the decoder's frozen matrices in 4-bit NormalFloat (arXiv 2305.14314); needs edgegeo[qlora]."""
     checkpointing: bool = False
     """Gradient checkpointing: layers are computed again instead of kept."""
 
@@ -125,11 +125,11 @@ class Schedule:
     steps: int = 600
     """Optimiser steps with linear decay after the warm-up."""
     epochs: float | None = None
-    """Instead of steps: passes over the training places."""
+    """Instead of steps: passes over the training places, each in an order of its own."""
     batch: int = 128
     """Places of a step, over all processes."""
     chunk: int = 512
-    """Rows whose graph is in memory at once; the step's result does not depend on it."""
+    """Rows whose graph is in memory at once: the smaller, the less memory, for the same result (but for dropout)."""
     warmup: int = 30
     """Steps of linear warm-up."""
     validate_every: int = 100
@@ -162,7 +162,7 @@ class RetrieverSettings:
     lr: float | None = None
     """Highest learning rate; None: 3e-4 for a LoRA, 1e-2 for queries. The papers' 1e-4 and 5e-4 suit larger models."""
     weight_decay: float = 0.01
-    """On matrices of a LoRA only."""
+    """lora: on its matrices. Queries, and a LoRA beside them, have none."""
     pooling: str = "eos"
     """lora: "eos" (last real token), "mean" (padding excluded) or "last_k"."""
     last: int = 4
@@ -178,11 +178,11 @@ class RetrieverSettings:
     queries: int = 8
     """slq, hybrid: number of latent queries."""
     hard: float = 0.0
-    """Share of a batch that is mined: each such place is among the most alike of another one in it."""
+    """Share of a batch that is mined: hard negatives, each among the ten most alike of another place in the batch."""
     mine_places: int = 4_000
-    """Training places that hard ones are mined among, by the model as it stands."""
+    """Training places that hard ones are mined among, by the model as it stands and the last kind of query."""
     mine_every: int = 200
-    """Steps between minings."""
+    """Steps between minings; before the first, batches are as drawn."""
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,12 @@ class Pairs(Protocol):
 
     groups: Rows
     """(N,) what each pair is of; equal numbers are never negatives of each other."""
+    targets: Rows
+    """(N,) which target each pair has: equal numbers are one and the same."""
     fingerprint: str
     """Hash of what the source holds."""
+    refused: dict[str, int]
+    """Rows that could not be used: reason and count."""
 
     def pairs(self, index: Rows, rng: Generator | None) -> list[Pair]:
         """The pairs of some rows; the generator chooses words, None takes the first."""
@@ -69,6 +73,7 @@ class Lessons(Protocol):
     """A source of lessons."""
 
     fingerprint: str
+    refused: dict[str, int]
 
     def __len__(self) -> int: ...
 
@@ -85,6 +90,7 @@ class PlanetSource:
     def __init__(self, places: PlanetPlaces, spec: ImageSpec, seed: int, form: str = "answer") -> None:
         self.places, self.spec, self.seed, self.form = places, spec, seed, form
         self.groups: Rows = np.arange(len(places.words))
+        self.targets, self.refused = self.groups, dict[str, int]()
         self._layout, self._planet = whole_layout(spec), Planet(seed)
         facts = f"planet {seed} {len(places.words)} {spec.size} {places.words[0]} {places.words[-1]}"
         self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
@@ -128,17 +134,16 @@ class SetSource:
 
     kinds = ("query",)
 
-    def __init__(self, pairs: Sequence[tuple[Item, Item]], spec: ImageSpec) -> None:
-        self._pairs, self._spec = list(pairs), spec
-        for query, target in self._pairs[:1]:
-            for item in (query, target):
-                if item.text is not None and item.image is not None:
-                    raise TrainingError(
-                        f"{item.id} is a text and a picture at once; this version embeds one or the other: "
-                        "leave one column empty"
-                    )
-        numbers = {group: n for n, group in enumerate(dict.fromkeys(query.group for query, _ in self._pairs))}
-        self.groups: Rows = np.array([numbers[query.group] for query, _ in self._pairs], np.int64)
+    def __init__(self, pairs: Sequence[tuple[Item, Item]], spec: ImageSpec, refused: dict[str, int]) -> None:
+        self._pairs, self._spec, self.refused = list(pairs), spec, refused
+        for item in (item for pair in self._pairs for item in pair):
+            if item.text is not None and item.image is not None:
+                raise TrainingError(
+                    f"{item.id} is a text and a picture at once; this version embeds one or the other: "
+                    "leave one column empty"
+                )
+        self.groups = _numbered([query.group for query, _ in self._pairs])
+        self.targets = _numbered([target.id for _, target in self._pairs])
         digest = hashlib.sha256()
         for query, target in self._pairs:
             digest.update(f"{query.id}\t{query.text}\t{target.id}\n".encode())
@@ -158,8 +163,8 @@ class SetSource:
 class SftSource:
     """Conversations of a data set (GeoLocSFT's sharegpt rows)."""
 
-    def __init__(self, rows: Sequence[SftRow], spec: ImageSpec) -> None:
-        self._rows, self._spec = list(rows), spec
+    def __init__(self, rows: Sequence[SftRow], spec: ImageSpec, refused: dict[str, int]) -> None:
+        self._rows, self._spec, self.refused = list(rows), spec, refused
         several = [row.id for row in self._rows if len(row.images) != 1]
         if several:
             raise TrainingError(f"{several[0]} has not one picture; a position is answered to one, so leave it out")
@@ -172,12 +177,13 @@ class SftSource:
         return len(self._rows)
 
     def lessons(self, index: Rows, rng: Generator | None) -> list[Lesson]:
-        """The conversations as they stand, pictures opened now."""
-        out = []
-        for row in (self._rows[i] for i in index.tolist()):
-            picture = prepare_picture(open_picture(row.images[0]), self._spec)
-            out.append(Lesson(picture, row.answer, row.position))
-        return out
+        """The conversations as they stand; pictures are opened and prepared by a few threads."""
+        rows = [self._rows[i] for i in index.tolist()]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self._lesson, rows))
+
+    def _lesson(self, row: SftRow) -> Lesson:
+        return Lesson(prepare_picture(open_picture(row.images[0]), self._spec), row.answer, row.position)
 
 
 def open_pairs(data: Data, spec: ImageSpec, progress: Progress) -> tuple[Pairs, Pairs]:
@@ -190,7 +196,8 @@ def open_pairs(data: Data, spec: ImageSpec, progress: Progress) -> tuple[Pairs, 
         raise TrainingError(f"{data.name} holds no pairs to retrieve; `edgegeo data list` says which data sets do")
     pairs = list(found.pairs())
     kept, held_out = _held_out([query.group for query, _ in pairs], data)
-    return SetSource([pairs[i] for i in kept], spec), SetSource([pairs[i] for i in held_out], spec)
+    sources = [SetSource([pairs[i] for i in rows], spec, found.report.reasons()) for rows in (kept, held_out)]
+    return sources[0], sources[1]
 
 
 def open_lessons(data: Data, spec: ImageSpec, form: str, progress: Progress) -> tuple[Lessons, Lessons]:
@@ -201,11 +208,15 @@ def open_lessons(data: Data, spec: ImageSpec, form: str, progress: Progress) -> 
     found = _opened(data)
     if not isinstance(found, SftSet):
         raise TrainingError(f"{data.name} holds no conversations to learn; use a sharegpt file (see edgegeo data list)")
-    kept, held_out = _held_out([row.id for row in found.rows], data)
-    return SftSource([found.rows[i] for i in kept], spec), SftSource([found.rows[i] for i in held_out], spec)
+    # By picture: what is asked of it in another row would give the answer away.
+    kept, held_out = _held_out([str(row.images[:1]) for row in found.rows], data)
+    sources = [SftSource([found.rows[i] for i in rows], spec, found.report.reasons()) for rows in (kept, held_out)]
+    return sources[0], sources[1]
 
 
 def _opened(data: Data) -> Any:
+    if data.split.lower().startswith("test"):
+        raise TrainingError(f"training never reads a test split ({data.split}); name another with --set data.split=...")
     if data.root is None:
         raise TrainingError(f"where is {data.name}? name its folder with --data-root")
     return open_dataset(data.name, data.root, data.split)
@@ -224,11 +235,20 @@ def _planet(data: Data, spec: ImageSpec, progress: Progress) -> tuple[PlanetPlac
     return drawn[0], drawn[1]
 
 
+def _numbered(names: Sequence[str]) -> Rows:
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], np.int64)
+
+
 def _held_out(groups: Sequence[str], data: Data) -> tuple[list[int], list[int]]:
     """Rows to learn from and rows of the groups held out; at most a fifth of the groups is."""
     names = sorted(set(groups))
     if len(names) < 5:
         raise TrainingError(f"{data.name} {data.split} has {len(names)} places; training needs at least 5")
+    if data.validation < 1 or data.places < 2:
+        raise TrainingError(
+            f"data.validation must be at least 1 and data.places 2, not {data.validation} and {data.places}"
+        )
     order = np.random.default_rng(data.planet_seed).permutation(len(names))
     count = min(data.validation, len(names) // 5)
     held = {names[i] for i in order[:count].tolist()}

@@ -14,7 +14,6 @@ from edgegeo.train.losses import weighted_loss
 from edgegeo.train.sequences import Row
 from edgegeo.train.sources import Lesson, Lessons, Pairs, Rows
 
-STRIDE = 100
 RECALLS = (1, 5, 10)
 THRESHOLDS_KM = (25.0, 200.0, 750.0, 2500.0)
 Embed = Callable[[Sequence[Row]], Tensor]
@@ -22,36 +21,43 @@ Embed = Callable[[Sequence[Row]], Tensor]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of pairs: (N, D) of the targets, and of each kind of query."""
+    """Embeddings of pairs."""
 
     targets: Tensor
+    """(M, D), each target once."""
+    rows: Rows
+    """(M,) a row of the source that has the target."""
     queries: tuple[Tensor, ...]
+    """(N, D) of each kind of query."""
 
 
 @torch.no_grad()
 def embed_pairs(embed: Embed, learner: Learner, source: Pairs, index: Rows) -> Embedded:
-    """Every pair of `index`, with the first words of each text."""
+    """Every query of `index`, with the first words of each text, and every target once."""
     learner.model.eval()
     found: list[list[Tensor]] = [[] for _ in range(1 + len(source.kinds))]
-    for start in range(0, len(index), STRIDE):
-        pairs = source.pairs(index[start : start + STRIDE], None)
-        sides = [[pair.target for pair in pairs]]
+    firsts = np.sort(np.unique(source.targets[index], return_index=True)[1])
+    for start in range(0, len(index), learner.stride):
+        pairs = source.pairs(index[start : start + learner.stride], None)
+        sides = [[pairs[i - start].target for i in firsts if start <= i < start + len(pairs)]]
         sides += [[pair.queries[kind] for pair in pairs] for kind in range(len(source.kinds))]
         for into, some in zip(found, sides, strict=True):
-            into.append(embed([learner.writer.side(side) for side in some]))
+            if some:
+                into.append(embed([learner.writer.side(side) for side in some]))
     learner.model.train()
     targets, *queries = (torch.cat(parts) for parts in found)
-    return Embedded(targets, tuple(queries))
+    return Embedded(targets, index[firsts], tuple(queries))
 
 
 def retrieval(embed: Embed, learner: Learner, source: Pairs) -> dict[str, float]:
-    """Recall@1/5/10 of each kind of query among the targets of all pairs, 0 to 1; any target of its group is a hit."""
+    """Recall@1/5/10 of each kind of query among all targets, 0 to 1; any target of its group is a hit."""
     found = embed_pairs(embed, learner, source, np.arange(len(source.groups)))
     groups = torch.from_numpy(source.groups).to(found.targets.device)
+    theirs = groups[torch.from_numpy(found.rows).to(groups.device)]
     scores: dict[str, float] = {}
     for kind, queries in zip(source.kinds, found.queries, strict=True):
         likeness = queries @ found.targets.T
-        own = groups[:, None] == groups[None]
+        own = groups[:, None] == theirs[None]
         best = likeness.masked_fill(~own, float("-inf")).max(1).values
         rank = ((likeness > best[:, None]) & ~own).sum(1)
         scores |= {f"{kind}_recall_at_{k}": float((rank < k).float().mean()) for k in RECALLS}
@@ -73,8 +79,8 @@ def answers(
     learner.model.eval()
     total = weights = 0.0
     errors: list[float] = []
-    for start in range(0, count, STRIDE):
-        lessons = source.lessons(np.arange(start, min(start + STRIDE, count)), None)
+    for start in range(0, count, learner.stride):
+        lessons = source.lessons(np.arange(start, min(start + learner.stride, count)), None)
         rows = [learner.writer.answer(one.picture, one.answer, weight) for one in lessons]
         loss, weighed = answer_loss(learner, rows)
         total, weights = total + float(loss), weights + weighed
