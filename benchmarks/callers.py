@@ -60,24 +60,29 @@ def jpeg(photo: Image.Image, side: int) -> bytes:
 
 
 def embedding_calls(count: int, texts: bool) -> list[Call]:
-    """Pictures of the planet at mixed sizes, one a request; with texts, every third is a description."""
+    """Pictures of the planet at mixed sizes, one a request; with texts, every third is a description.
+
+    Embeddings are asked for in base64, as OpenAI's client does by itself.
+    """
     from edgegeo.planet import Planet
 
     planet = Planet()
     calls = []
     for index, (lat, lon) in enumerate(planet.coordinates("test", count)):
         if texts and index % 3 == 2:
-            calls.append(post("/v1/embeddings", {"input": planet.describe(lat, lon)}, "text"))
+            calls.append(
+                post("/v1/embeddings", {"input": planet.describe(lat, lon), "encoding_format": "base64"}, "text")
+            )
             continue
         uri = data_uri(jpeg(planet.ground(lat, lon), SIDES[index % len(SIDES)]))
         part = {"type": "image_url", "image_url": {"url": uri}}
-        calls.append(post("/v1/embeddings", {"input": [part]}, "picture"))
+        calls.append(post("/v1/embeddings", {"input": [part], "encoding_format": "base64"}, "picture"))
     return calls
 
 
 def vector(body: bytes) -> Any:
     """The unit vector of an embeddings answer."""
-    return np.asarray(json.loads(body)["data"][0]["embedding"], np.float32)
+    return np.frombuffer(base64.b64decode(json.loads(body)["data"][0]["embedding"]), np.float32)
 
 
 class Line:
