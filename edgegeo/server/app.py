@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
@@ -12,7 +11,6 @@ from starlette.staticfiles import StaticFiles
 import edgegeo
 from edgegeo.server import chat_api, faults, gallery_api, models_api, places_api, state_api
 from edgegeo.server.context import Context
-from edgegeo.server.demo import Demo
 from edgegeo.server.engine import Engine
 from edgegeo.server.fleet import Fleet
 from edgegeo.server.guard import Gate, HostCheck, KeyCheck, Porch
@@ -98,9 +96,6 @@ def _lifespan(context: Context, on_start: Callable[[], None] | None, early: bool
 async def _start(context: Context, on_start: Callable[[], None] | None) -> None:
     """Warm up, and open."""
     await context.fleet.start()
-    async with context.fleet.use() as serving:
-        seed = await run_sync(serving.engine.planet_seed)
-    context.demo = None if seed is None else Demo(seed)
     context.life.warm = True
     if on_start is not None:
         on_start()

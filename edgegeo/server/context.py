@@ -42,4 +42,14 @@ class Context:
     metrics: Metrics
     admission: Admission
     life: Life
-    demo: Demo | None = None
+    _demo: Demo | None = None
+
+    async def demo(self) -> Demo | None:
+        """Of the planet that the default bundle is of at this moment; None for any other world."""
+        async with self.fleet.use() as serving:
+            seed = serving.engine.planet_seed
+        if seed is None:
+            return None
+        if self._demo is None or self._demo.planet.seed != seed:
+            self._demo = Demo(seed)
+        return self._demo

@@ -73,7 +73,10 @@ class Engine:
     def renewed(self) -> "Engine":
         """The same bundle with its gallery as it is on disk now. Raises GalleryError."""
         gallery = None if self.gallery is None else self.gallery.newest()
-        return self if gallery is self.gallery else Engine(Locator(self.locator.model, gallery))
+        if gallery is None or gallery is self.gallery:
+            return self
+        gallery.row("")  # all ids are read now, not by the first request on the event loop
+        return Engine(Locator(self.locator.model, gallery))
 
     def prove(self) -> None:
         """Answer the golden inputs inside the bundle; BundleError where the answers are not those of its export."""
@@ -199,7 +202,11 @@ class Engine:
         row = None if self.gallery is None else self.gallery.row(tile)
         return None if self.gallery is None or row is None else self.gallery.thumbnail(row)
 
+    @property
     def planet_seed(self) -> int | None:
-        """Seed of the demo planet that the gallery was built from, None for any other world."""
+        """Seed of the demo planet that the gallery shows or else the model knows, None for any other world."""
         sources = () if self.gallery is None else self.gallery.sources
-        return sources[0].seed if sources and sources[0].kind == "planet" else None
+        if sources and sources[0].kind == "planet":
+            return sources[0].seed
+        seed = self.locator.model.bundle.manifest.source.get("planet_seed")
+        return seed if isinstance(seed, int) else None

@@ -76,7 +76,6 @@ class _Berth:
     memory: int
     """Bytes that it takes: of its files until it was measured."""
     held: _Held | None = None
-    opening: "asyncio.Task[_Held] | None" = None
     used: float = 0.0
 
 
@@ -102,11 +101,6 @@ class Fleet:
         self._tasks: set[asyncio.Task[Any]] = set()
         metrics.watch_queue(lambda: self.scheduler.waiting)
         metrics.watch_bundles(self._loaded)
-
-    @property
-    def default(self) -> str:
-        """Name of the bundle that answers requests that name none."""
-        return self._berths[0].name
 
     async def start(self) -> None:
         """Warm up the default bundle."""
@@ -230,9 +224,11 @@ class Fleet:
                 self._swap(berth, Serving(engine, self.scheduler, self._cache, self._metrics))
 
     async def _load(self, berth: _Berth, prove: bool) -> Serving:
+        gallery = berth.gallery or built_gallery(berth.path)  # one may have been built since the start
+
         def load() -> tuple[Engine, int]:
             before = resident_bytes()
-            engine = Engine.load(berth.path, berth.gallery, self._settings)
+            engine = Engine.load(berth.path, gallery, self._settings)
             if prove:
                 engine.prove()
             warm_up(engine, self._settings.max_batch)

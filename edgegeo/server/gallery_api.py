@@ -31,6 +31,7 @@ BUSY = "the gallery is being changed by someone else; try again shortly"
 EXISTS = "the gallery has a tile of this id; give it another, or send replace"
 AS_SENT = IntakeSettings(duplicates="keep")
 """A tile that was sent under a name of its own is meant, whatever its picture."""
+THE_DEFAULT = ReloadRequest()
 LAST = "this is the last tile, and a gallery can't be empty; add others first"
 
 ModelParam = Annotated[str | None, Query(max_length=200, description="the bundle whose gallery is meant")]
@@ -69,7 +70,7 @@ def router(context: Context) -> APIRouter:
         return await edits.run(model, lambda serving: delete_from(serving, tile))
 
     @routes.post("/v1/admin/reload", summary="Open a bundle and its gallery from disk once more", dependencies=admin)
-    async def reload(body: ReloadRequest) -> ReloadAnswer:
+    async def reload(body: ReloadRequest = THE_DEFAULT) -> ReloadAnswer:
         return ReloadAnswer(**asdict(await context.fleet.reload(body.model)))
 
     return routes
@@ -135,6 +136,8 @@ class Edits:
     async def _changed(self, model: str | None, change: Callable[[Serving], Change]) -> TilesAnswer:
         async with self._turn:
             try:
+                # What another process changed meanwhile counts too.
+                await self._fleet.refresh_gallery(model)
                 async with self._fleet.use(model) as serving:
                     # Not on the model thread: a hundred tiles would make everyone else wait.
                     made = await run_sync(change, serving)

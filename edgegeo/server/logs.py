@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from edgegeo.errors import EdgegeoError
+
 ACCESS = "edgegeo.access"
 """Logger of the line that each request gets."""
 
@@ -86,8 +88,10 @@ def event(message: str, facts: Mapping[str, Any] | None = None, level: int = log
 
 
 def failure(message: str, error: BaseException, facts: Mapping[str, Any] | None = None) -> None:
-    """A line about something that failed, with its traceback."""
-    logging.getLogger("edgegeo.server").error(message, exc_info=error, extra={_FACTS: dict(facts or {})})
+    """A line about something that failed: with the reason where it is a known one, else with its traceback."""
+    known = isinstance(error, EdgegeoError)
+    said = {**(facts or {}), **({"why": str(error)} if known else {})}
+    logging.getLogger("edgegeo.server").error(message, exc_info=None if known else error, extra={_FACTS: said})
 
 
 @contextmanager

@@ -24,7 +24,7 @@ ANY_HOST = "*"
 
 _POSITIVE = ("queue_size", "deadline_s", "max_body_bytes", "max_inputs", "max_batch", "memory_budget_mb", "per_client")
 _NOT_NEGATIVE = ("batch_wait_ms", "cache_mb", "drain_s", "heartbeat_s")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ServerSettings:
         if self.log_format not in LOG_FORMATS:
             raise ServerError(f"log_format must be one of {', '.join(LOG_FORMATS)}, got {self.log_format!r:.40}")
         for name in self.allowed_hosts:
-            if name != ANY_HOST and not _HOST_NAME.fullmatch(name):
+            if name != ANY_HOST and not _HOST_NAME.fullmatch(name) and not _is_address(name):
                 raise ServerError(f"allowed_hosts takes names and addresses without port, or *, got {name!r:.80}")
         self._check_keys()
 
@@ -112,12 +112,15 @@ class ServerSettings:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`. Names other than localhost count as reachable by others."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_address(host) and ip_address(host.strip("[]")).is_loopback)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        ip_address(host.strip("[]"))
     except ValueError:
         return False
+    return True
 
 
 def check_key(key: str, origin: str) -> str:

@@ -44,10 +44,7 @@ def health_router(context: Context) -> APIRouter:
             raise refusal
         async with context.fleet.use() as serving:
             engine = serving.engine
-        gallery = None
-        if engine.gallery is not None:
-            shown = MAP if context.demo else None
-            gallery = GalleryState(name=engine.gallery.path.name, tiles=len(engine.gallery), map=shown)
+        gallery, planet = engine.gallery, await context.demo()
         return Ready(
             version=edgegeo.__version__,
             bundle=engine.name,
@@ -55,9 +52,10 @@ def health_router(context: Context) -> APIRouter:
             precision=engine.precision,
             roles=engine.roles,
             provider=engine.providers,
-            gallery=gallery,
-            basemap=PLANET_BASEMAP if context.demo else EARTH_BASEMAP,
-            examples=context.demo is not None,
+            gallery=None if gallery is None else GalleryState(name=gallery.path.name, tiles=len(gallery)),
+            map=MAP if planet else None,
+            basemap=PLANET_BASEMAP if planet else EARTH_BASEMAP,
+            examples=planet is not None,
         )
 
     @routes.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=_of("text/plain"))
@@ -68,13 +66,13 @@ def health_router(context: Context) -> APIRouter:
 
 
 def demo_router(context: Context) -> APIRouter:
-    """The demo planet's map and photos; 404 for a gallery of another world."""
+    """The demo planet's map and photos; 404 where another world is served."""
     routes = APIRouter(tags=["demo"], responses={code: REFUSALS[code] for code in (404, 422)})
 
-    def demo() -> Demo:
-        if context.demo is None:
-            raise Refusal(404, "no_demo", "the gallery being served is not of the demo planet")
-        return context.demo
+    async def demo() -> Demo:
+        if (found := await context.demo()) is None:
+            raise Refusal(404, "no_demo", "what is being served is not of the demo planet")
+        return found
 
     @routes.get(
         MAP,
@@ -83,7 +81,7 @@ def demo_router(context: Context) -> APIRouter:
         responses=_of("image/png"),
     )
     async def map_png() -> Response:
-        return Response(await run_sync(demo().map), media_type="image/png", headers=_STEADY)
+        return Response(await run_sync((await demo()).map), media_type="image/png", headers=_STEADY)
 
     @routes.get(
         PLANET_BASEMAP,
@@ -92,11 +90,11 @@ def demo_router(context: Context) -> APIRouter:
         responses=_of("application/json"),
     )
     async def map_json() -> Response:
-        return Response(await run_sync(demo().basemap), media_type="application/json", headers=_STEADY)
+        return Response(await run_sync((await demo()).basemap), media_type="application/json", headers=_STEADY)
 
     @routes.get("/v1/examples", summary="Photos of the demo planet whose place is known")
     async def examples() -> ExampleList:
-        shown = demo()
+        shown = await demo()
         places = await run_sync(shown.places)
         return ExampleList(
             data=[
@@ -117,7 +115,7 @@ def demo_router(context: Context) -> APIRouter:
         responses=_of("image/jpeg"),
     )
     async def photo(index: int) -> Response:
-        shown = demo()
+        shown = await demo()
         if not 0 <= index < len(await run_sync(shown.places)):
             raise Refusal(404, "unknown_example", "there is no such example; GET /v1/examples lists them")
         return Response(await run_sync(shown.photo, index), media_type="image/jpeg", headers=_STEADY)

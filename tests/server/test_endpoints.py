@@ -196,7 +196,8 @@ def test_ready_says_what_is_served_on_what(client: TestClient) -> None:
     assert ready["bundle"] == "tiny"
     assert ready["provider"] == ["CPUExecutionProvider"]
     assert ready["roles"] == ["embed", "rerank", "generate"]
-    assert ready["gallery"] == {"name": "planet-tiny", "tiles": 12, "map": "/v1/map.png"}
+    assert ready["gallery"] == {"name": "planet-tiny", "tiles": 12}
+    assert (ready["map"], ready["basemap"], ready["examples"]) == ("/v1/map.png", "/v1/map.json", True)
     models = client.get("/v1/models").json()
     assert [model["id"] for model in models["data"]] == ["tiny"]
     assert client.get("/v1/models/tiny").json() == models["data"][0]

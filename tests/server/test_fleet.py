@@ -4,7 +4,6 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rewritten import rewritten
 
 from edgegeo.bundle import open_bundle, publish, staging
 from edgegeo.errors import BundleError, EdgegeoError, GalleryError, ServerError
+from edgegeo.home import default_gallery
 from edgegeo.runtime import Embedder, Gallery
 from edgegeo.runtime.gallery_edit import delete_tiles
 from edgegeo.server import fleet as fleet_module
@@ -34,16 +35,8 @@ def home(tiny_bundle: Path, other_tiny_bundle: Path, planet_gallery: Path, tmp_p
     copytree(tiny_bundle, tmp_path / "tiny")
     copytree(other_tiny_bundle, tmp_path / "other")
     copytree(planet_gallery, tmp_path / "tiles")
-    written(tiny_bundle, tmp_path / "third", name="third")
+    rewritten(tiny_bundle, tmp_path / "third", name="third")
     return tmp_path
-
-
-def written(source: Path, target: Path, **changes: Any) -> None:
-    """A bundle like `source` at `target`, with something else in its manifest."""
-    with staging(target) as folder:
-        copytree(source, folder, dirs_exist_ok=True)
-        (folder / "edgegeo.json").unlink()
-        publish(folder, replace(open_bundle(source).manifest, **changes), target)
 
 
 def run(home: Path, main: Main, names: tuple[str, ...] = ("tiny", "other", "third"), **changes: Any) -> Metrics:
@@ -86,7 +79,6 @@ async def is_gone(reference: "weakref.ref[Any]") -> bool:
 
 def test_a_bundle_is_opened_when_it_is_named_and_answers_for_itself(home: Path) -> None:
     async def main(fleet: Fleet) -> None:
-        assert fleet.default == "tiny"
         assert [(card.name, card.loaded) for card in fleet.cards()] == [
             ("tiny", True), ("other", False), ("third", False)
         ]  # fmt: skip
@@ -103,6 +95,21 @@ def test_a_bundle_is_opened_when_it_is_named_and_answers_for_itself(home: Path) 
     assert 'edgegeo_model_info{bundle="other"' in text
     assert 'edgegeo_model_info{bundle="third"' not in text
     assert 'edgegeo_bundle_memory_bytes{bundle="tiny"}' in text
+
+
+def test_a_gallery_built_since_the_start_is_served_after_a_reload(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGEGEO_HOME", str(tmp_path / "data"))
+
+    async def main(fleet: Fleet) -> None:
+        async with fleet.use("third") as serving:
+            assert serving.engine.gallery is None
+        copytree(home / "tiles", default_gallery("third"))
+        report = await fleet.reload("third")
+        assert (report.changed, report.gallery_tiles) == (True, 12)
+
+    run(home, main, ("tiny", "third"))
 
 
 def test_many_first_visitors_open_a_bundle_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +145,7 @@ def test_the_least_recently_used_idle_bundle_makes_room(home: Path, monkeypatch:
 
     monkeypatch.setattr(Engine, "load", sized)
 
-    written(home / "tiny", home / "fourth", name="fourth")
+    rewritten(home / "tiny", home / "fourth", name="fourth")
 
     async def main(fleet: Fleet) -> None:
         for berth in fleet._berths:
@@ -195,7 +202,7 @@ def test_a_reload_swaps_the_bundle_and_drops_nobody(home: Path) -> None:
         before = await embedded(fleet, None)
         async with fleet.use() as old:
             gone = weakref.ref(old.engine.locator.model)
-            written(home / "other", home / "tiny", name="tiny")
+            rewritten(home / "other", home / "tiny", name="tiny")
             rmtree(home / "tiles")
             Gallery.build(
                 home / "tiles",
@@ -246,7 +253,7 @@ def test_a_reload_that_fails_leaves_the_old_one_serving(home: Path, fault: str) 
                 (folder / "golden.npz").write_bytes(golden)
                 publish(folder, open_bundle(home / "tiny").manifest, home / "tiny")
         else:
-            written(home / "other", home / "tiny", name="tiny")
+            rewritten(home / "other", home / "tiny", name="tiny")
             return GalleryError
         return BundleError
 

@@ -16,9 +16,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from edgegeo.runtime import Gallery
-from edgegeo.runtime.gallery_edit import delete_tiles
+from edgegeo.runtime import Gallery, Row
+from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
 from edgegeo.runtime.gallery_writing import writing
+from edgegeo.runtime.packed import Packed
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
 from edgegeo.server.forms import SentTile
@@ -225,6 +226,29 @@ def test_a_gallery_that_someone_else_changes_is_busy(admin: TestClient, gallery:
     assert answer.json()["error"]["code"] == "gallery_busy"
     assert answer.headers["retry-after"] == "1"
     assert admin.delete("/v1/gallery/tiles/test-00001", headers=ADMIN).status_code == 200
+
+
+def test_a_change_counts_what_another_process_changed(admin: TestClient, gallery: Path, engine: Engine) -> None:
+    embedder = engine.locator.embedder
+    assert embedder is not None
+    add_tiles(gallery, [Row("theirs", 1.0, 2.0, jpeg(7))], embedder)
+    delete_tiles(gallery, ["test-00003"])
+    gone = admin.delete("/v1/gallery/tiles/test-00003", headers=ADMIN)
+    assert gone.json()["error"]["code"] == "unknown_tile"
+    again = admin.post("/v1/gallery/tiles", json={"tiles": [sent("theirs", 8)]}, headers=ADMIN)
+    assert again.json()["error"]["code"] == "tile_exists"
+    assert admin.delete("/v1/gallery/tiles/theirs", headers=ADMIN).json()["tiles"] == 11
+
+
+def test_no_request_reads_all_ids_of_a_changed_gallery(admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"tiles": [sent("ours", 9)]}
+    assert admin.post("/v1/gallery/tiles", json=body, headers=ADMIN).status_code == 200
+    monkeypatch.setattr(Packed, "all", None)
+    assert admin.get("/v1/gallery/ours/thumbnail").status_code == 200
+
+
+def test_reload_without_a_body_is_of_the_default(admin: TestClient) -> None:
+    assert admin.post("/v1/admin/reload", headers=ADMIN).json()["model"] == "tiny"
 
 
 def test_reload_serves_what_lies_on_disk(admin: TestClient, gallery: Path) -> None:

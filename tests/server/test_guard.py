@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from rewritten import rewritten
 from starlette.websockets import WebSocketDisconnect
 
-from edgegeo.bundle import Roles, open_bundle, publish, staging
+from edgegeo.bundle import Roles, open_bundle
 from edgegeo.errors import BundleError, GalleryError
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
@@ -319,20 +319,11 @@ def test_failures_tell_nothing_private(
     assert client.post("/v1/locate", json={"text": "x"}).status_code == 200
 
 
-def variant(source: Path, target: Path, roles: Roles) -> Path:
-    """The tiny bundle with other roles."""
-    with staging(target) as folder:
-        copytree(source, folder, dirs_exist_ok=True)
-        (folder / "edgegeo.json").unlink()
-        publish(folder, replace(open_bundle(source).manifest, roles=roles), target)
-    return target
-
-
 def test_a_role_or_gallery_that_is_not_there(
     tiny_bundle: Path, settings: ServerSettings, tmp_path: Path, photo: bytes
 ) -> None:
     roles = open_bundle(tiny_bundle).manifest.roles
-    only = variant(tiny_bundle, tmp_path / "only", Roles(generate=roles.generate))
+    only = rewritten(tiny_bundle, tmp_path / "only", roles=Roles(generate=roles.generate))
     changed = replace(settings, bundles=(only,), gallery=None)
     with started(Engine.open(changed), changed) as client:
         ready = client.get("/health/ready").json()
@@ -352,7 +343,7 @@ def test_a_role_or_gallery_that_is_not_there(
         assert code(client.post("/v1/locate", files={"image": ("p", photo)}, data={"generate": "0"})) == "no_gallery"
         for address in ("/v1/map.png", "/v1/examples", "/v1/examples/0/photo.jpg"):
             assert code(client.get(address)) == "no_demo"
-    embedding = variant(tiny_bundle, tmp_path / "embedding", Roles(embed=roles.embed))
+    embedding = rewritten(tiny_bundle, tmp_path / "embedding", roles=Roles(embed=roles.embed))
     changed = replace(settings, bundles=(embedding,), gallery=None)
     with started(Engine.open(changed), changed) as client:
         assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200

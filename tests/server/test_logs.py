@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from edgegeo.errors import GalleryError
 from edgegeo.server import logs
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
@@ -95,6 +96,15 @@ def test_a_traceback_stands_under_the_request_id(
     (failed,) = [line for line in lines() if line["level"] == "error"]
     assert failed["request_id"] == "find-me"
     assert "Traceback" in written.getvalue()
+    assert "RuntimeError: wires crossed" in written.getvalue()
+
+
+def test_a_known_failure_is_one_line_with_its_reason(written: io.StringIO) -> None:
+    logs.failure("reload failed", GalleryError("it was damaged"), {"bundle": "tiny"})
+    logs.failure("reload failed", RuntimeError("wires crossed"), {"bundle": "tiny"})
+    assert "tiny" in written.getvalue().splitlines()[0]
+    assert "it was damaged" in written.getvalue().splitlines()[0]
+    assert "Traceback" not in written.getvalue().splitlines()[0]
     assert "RuntimeError: wires crossed" in written.getvalue()
 
 

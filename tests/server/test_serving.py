@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
+from rewritten import rewritten
 
-from edgegeo.bundle import open_bundle, publish, staging
+from edgegeo.bundle import open_bundle
 from edgegeo.errors import InputError
 from edgegeo.runtime import Decoding, Embedder, Generator
 from edgegeo.server.cache import EmbeddingCache
@@ -114,11 +114,7 @@ def test_texts_of_an_int8_graph_do_not_depend_on_each_other(
 ) -> None:
     manifest = open_bundle(tiny_bundle).manifest
     parts = {name: replace(part, precision="int8") for name, part in manifest.components.items()}
-    with staging(tmp_path / "int8") as folder:
-        copytree(tiny_bundle, folder, dirs_exist_ok=True)
-        (folder / "edgegeo.json").unlink()
-        publish(folder, replace(manifest, components=parts), tmp_path / "int8")
-    engine = Engine.load(tmp_path / "int8", None, settings)
+    engine = Engine.load(rewritten(tiny_bundle, tmp_path / "int8", components=parts), None, settings)
     texts, pictures = noted(monkeypatch, engine, "embed_texts"), noted(monkeypatch, engine, "embed_images")
 
     async def main(serving: Serving) -> None:

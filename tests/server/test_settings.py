@@ -38,6 +38,7 @@ def test_loopback_is_known() -> None:
         ("log_format", "xml"),
         ("allowed_hosts", ("robot.local", "http://robot.local")),
         ("allowed_hosts", ("robot.local:8080",)),
+        ("allowed_hosts", ("a:80",)),
         ("allowed_hosts", ("",)),
     ],
 )

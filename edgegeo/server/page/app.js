@@ -90,9 +90,9 @@ async function showMap(ready) {
   const data = await fetchJson(ready.basemap);
   $("credit").textContent = data.name;
   map.use(data);
-  if (!ready.gallery?.map) return;
+  if (!ready.map) return;
   const tint = new Image();
-  tint.src = await picture(ready.gallery.map);
+  tint.src = await picture(ready.map);
   await tint.decode();
   map.use(data, tint);
 }

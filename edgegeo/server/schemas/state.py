@@ -12,7 +12,6 @@ class GalleryState(BaseModel):
 
     name: str
     tiles: int
-    map: str | None = Field(None, description="address of a world map to draw under it; null: draw a graticule")
 
 
 class Ready(BaseModel):
@@ -29,7 +28,8 @@ class Ready(BaseModel):
                     "precision": {"trunk": "int8", "vision": "int8", "head": "int8"},
                     "roles": ["embed", "rerank", "generate"],
                     "provider": ["CPUExecutionProvider"],
-                    "gallery": {"name": "planet-pocket-int8", "tiles": 1000, "map": "/v1/map.png"},
+                    "gallery": {"name": "planet-pocket-int8", "tiles": 1000},
+                    "map": "/v1/map.png",
                     "basemap": "/v1/map.json",
                     "examples": True,
                 }
@@ -45,6 +45,7 @@ class Ready(BaseModel):
     roles: list[str]
     provider: list[str] = Field(description="execution providers really in use, as onnxruntime reports them")
     gallery: GalleryState | None
+    map: str | None = Field(description="address of a picture of the world, for under the basemap; null: none")
     basemap: str = Field(description="address of the coastlines and borders of the world that is located on")
     examples: bool = Field(description="whether /v1/examples has photos with known places")
 
