@@ -15,7 +15,7 @@ BundlesFlag = Annotated[
     ),
 ]
 HostFlag = Annotated[str, flag("--host", help="Address to listen on; others than loopback need an API key.")]
-PortFlag = Annotated[int, flag("--port", help="Port to listen on; 0 lets the system choose.")]
+PortFlag = Annotated[int, flag("--port", help="Port to listen on; 0 lets the system choose.", min=0, max=65535)]
 KeyFlag = Annotated[
     Path | None,
     flag("--api-key-file", help="File whose first line is the API key.", show_default="EDGEGEO_API_KEY, if set"),
@@ -28,30 +28,42 @@ AdminKeyFlag = Annotated[
         show_default="EDGEGEO_ADMIN_KEY, if set",
     ),
 ]
-QueueFlag = Annotated[int, flag("--queue-size", help="Requests in hand at once; one more is answered 429.")]
-DeadlineFlag = Annotated[float, flag("--deadline", help="Seconds until a request is answered 504.")]
-BodyFlag = Annotated[float, flag("--max-body-mb", help="A larger request is answered 413.")]
-InputsFlag = Annotated[int, flag("--max-inputs", help="Texts, pictures or documents in one request.")]
-MaxBatchFlag = Annotated[int, flag("--max-batch", help="Inputs of all requests together in one call of the model.")]
+QueueFlag = Annotated[int, flag("--queue-size", help="Requests in hand at once; one more is answered 429.", min=1)]
+DeadlineFlag = Annotated[
+    float, flag("--deadline", help="Seconds until a request is answered 504.", min=0.1, max=86_400)
+]
+BodyFlag = Annotated[float, flag("--max-body-mb", help="A larger request is answered 413.", min=0.001, max=4096)]
+InputsFlag = Annotated[int, flag("--max-inputs", help="Texts, pictures or documents in one request.", min=1)]
+MaxBatchFlag = Annotated[
+    int, flag("--max-batch", help="Inputs of all requests together in one call of the model.", min=1)
+]
 WaitFlag = Annotated[
     float,
-    flag("--batch-wait-ms", help="How long an idle model waits for a batch to fill; 0 takes what has queued."),
+    flag(
+        "--batch-wait-ms",
+        help="How long an idle model waits for a batch to fill; 0 takes what has queued.",
+        min=0,
+        max=10_000,
+    ),
 ]
 MemoryFlag = Annotated[
-    int | None, flag("--memory-budget-mb", help="Memory of all bundles together.", show_default="no limit")
+    int | None, flag("--memory-budget-mb", help="Memory of all bundles together.", min=1, show_default="no limit")
 ]
-CacheFlag = Annotated[int, flag("--cache-mb", help="Memory for embeddings of inputs that come again; 0 is off.")]
+CacheFlag = Annotated[int, flag("--cache-mb", help="Memory for embeddings of inputs that come again; 0 is off.", min=0)]
 ClientFlag = Annotated[
-    int | None, flag("--per-client", help="Requests in hand of one client address.", show_default="no limit")
+    int | None, flag("--per-client", help="Requests in hand of one client address.", min=1, show_default="no limit")
 ]
 HostsFlag = Annotated[
     str,
     flag("--allowed-hosts", help="Further names accepted in the Host header, with commas; * accepts any."),
 ]
 LogFlag = Annotated[str, flag("--log-format", help="text, or json for one object a line.")]
-DrainFlag = Annotated[float, flag("--drain", help="Seconds the requests in hand have to end after SIGTERM.")]
+DrainFlag = Annotated[
+    float, flag("--drain", help="Seconds the requests in hand have to end after SIGTERM.", min=0, max=86_400)
+]
 HeartbeatFlag = Annotated[
-    float, flag("--heartbeat", help="Seconds between trial answers that feed the watchdog; 0 is off.")
+    float,
+    flag("--heartbeat", help="Seconds between trial answers that feed the watchdog; 0 is off.", min=0, max=86_400),
 ]
 
 
@@ -85,8 +97,6 @@ def command(
 
     places = tuple(find_bundle(named) for named in bundle) if bundle else (find_bundle(None),)
     gallery = gallery or built_gallery(places[0])
-    if gallery is None:
-        note("no gallery: search is off and positions come from generation alone; make one with: edgegeo index build")
     settings = ServerSettings(
         bundles=places, gallery=gallery, host=host, port=port, api_key=read_api_key(api_key_file),
         admin_key=read_admin_key(admin_key_file), provider=provider, threads=threads, queue_size=queue_size,
@@ -95,4 +105,10 @@ def command(
         allowed_hosts=tuple(name for word in allowed_hosts.split(",") if (name := word.strip())),
         log_format=log_format, drain_s=drain, heartbeat_s=heartbeat,
     )  # fmt: skip
-    serve(settings, announce=lambda line: emit_json({"serving": line}) if as_json else print(line, flush=True))
+
+    def announce(line: str) -> None:
+        emit_json({"serving": line}) if as_json else print(line, flush=True)
+        if gallery is None:
+            note("no gallery: search is off, positions come from generation alone; make one with: edgegeo index build")
+
+    serve(settings, announce)
