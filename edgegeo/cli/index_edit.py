@@ -40,7 +40,7 @@ def add(
     provider: ProviderFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
-    """Embed more tiles into a gallery; all of them appear at once, when the last is done."""
+    """Embed more tiles into a gallery; all appear at once, when the last is done, to a server when it reloads."""
     from edgegeo.home import find_bundle
     from edgegeo.runtime import Embedder
     from edgegeo.runtime.gallery_edit import add_tiles
@@ -73,7 +73,7 @@ def delete(
     gallery: GalleryFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete tiles, by id or by place; their disk space comes back with `edgegeo index compact`."""
+    """Delete tiles, by id or by place, for a server when it reloads; `edgegeo index compact` gives back their space."""
     if bool(ids) == (within is not None):
         raise InputError("name the tiles to delete by their ids, or by --within LAT,LON,KM")
     from edgegeo.runtime import Gallery

@@ -103,7 +103,9 @@ class Gallery:
         def check(info: GalleryInfo) -> None:
             wanted = bundle.embedding_id if bundle is not None else embedding_id
             if wanted is not None and wanted != info.embedding_id:
-                other = f"bundle '{bundle.manifest.name}'" if bundle is not None else "this bundle"
+                other = "this bundle" if bundle is None else f"bundle '{bundle.manifest.name}'"
+                if bundle is not None and bundle.manifest.name == info.bundle:
+                    other = "the one of this name at hand"
                 raise GalleryError(
                     f"gallery {path} was made with bundle '{info.bundle}', {other} embeds differently; "
                     f"rebuild it with: edgegeo index build --bundle {bundle.path if bundle else 'BUNDLE'} -o {path}"

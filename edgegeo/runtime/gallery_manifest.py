@@ -103,8 +103,8 @@ def read_info(path: Path) -> GalleryInfo:
     if info is None:
         if (path / JOURNAL_NAME).exists() or (path / LOCK_NAME).exists():
             raise GalleryError(
-                f"the gallery {path} is not finished: its build was interrupted; give the same edgegeo index build "
-                "command again to finish it"
+                f"the gallery {path} is not finished: its build goes on, or was interrupted; then give the same "
+                "edgegeo index build command again"
             )
         raise GalleryError(f"{path} has no {INFO_NAME}: it is not a gallery; build one elsewhere")
     names = [segment.name for segment in info.segments] + ([info.deleted.name] if info.deleted else [])
