@@ -197,6 +197,8 @@ def decide(
     position = None if source == "none" else _position(point)
     if position is not None and source == "retrieval":
         position = _exact(position, clues.tiles[0])
+    elif position is not None and source == "generation" and count == 1:
+        position = _exact(position, clues.candidates[0][np.isfinite(clues.candidates[0, :, 0])])
     return Verdict(position, evidence, radii, confidence, calibration)
 
 
@@ -254,10 +256,10 @@ def _evidence(
     )  # fmt: skip
 
 
-def _exact(near: Position, tiles: Doubles) -> Position:
-    """The tile at a position as the gallery writes it: the way over the sphere costs the last digit."""
-    apart = sphere.between_km(points_of(tiles), sphere.vectors([near.lat, near.lon]))
-    lat, lon = tiles[int(apart.argmin())]
+def _exact(near: Position, places: Doubles) -> Position:
+    """The tile or answer at a position as it was written: the way over the sphere costs the last digit."""
+    apart = sphere.between_km(points_of(places), sphere.vectors([near.lat, near.lon]))
+    lat, lon = places[int(apart.argmin())]
     return Position(float(lat), float(lon))
 
 

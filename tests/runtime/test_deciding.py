@@ -73,6 +73,13 @@ def test_the_search_decides_where_nothing_was_written_and_reranking_where_it_is_
     assert (nothing.position, nothing.evidence.decided) == (None, "none")
 
 
+def test_a_lone_answer_stands_as_it_was_written() -> None:
+    for place in ((-33.0, 118.6), (33.3, -0.1), (-89.9, 179.9)):
+        for tiles in ((), ((50.0, 50.0),)):
+            found = decide(clues((np.nan, np.nan), place, tiles=tiles))
+            assert found.position == Position(*place)
+
+
 def test_a_prior_that_moves_the_answer_ends_the_fits_claim() -> None:
     some = clues((10.0, 10.0), (10.2, 10.0))
     moved = decide(some, fit(), Prior(Position(12.0, 10.0), 2000.0))
