@@ -72,6 +72,8 @@ class Chromium:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             self._command(f"{domain}.enable")
+        # Without it a page that is not in front hears of no focus.
+        self._command("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def __enter__(self) -> "Chromium":
         return self
