@@ -1,6 +1,7 @@
 """edgegeo train: make a checkpoint from nothing, and the adapters that teach it retrieval and positions."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -38,18 +39,17 @@ TrainThreadsFlag = Annotated[int | None, flag("--threads", verb="train", help="P
 ResumeFlag = Annotated[bool, flag("--resume", verb="train", help="Go on from the last saved state.")]
 SetFlag = Annotated[
     list[str] | None,
-    flag("--set", verb="train", help="NAME=VALUE for any other setting of edgegeo/train/settings.py; repeatable."),
+    flag("--set", verb="train", help="NAME=VALUE of any other setting (edgegeo train settings); repeatable."),
 ]
 
 
 def group() -> typer.Typer:
     """The verbs under `edgegeo train`."""
-    app = typer.Typer(
-        help="Train retrieval and GPS adapters on your data, or a small base on the planet."
-    )
+    app = typer.Typer(help="Train retrieval and GPS adapters on your data, or a small base on the planet.")
     app.command("base")(base)
     app.command("retriever")(retriever)
     app.command("gps")(gps)
+    app.command("settings")(settings)
     app.info.no_args_is_help = True
     return app
 
@@ -101,7 +101,11 @@ def retriever(
     other: SetFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a retrieval adapter on a frozen base: texts and photos find their pictures (NGCG-MLLM, SLQ)."""
+    """Train a retrieval adapter on a frozen base: texts and photos find their pictures (NGCG-MLLM, SLQ).
+
+    Pooling, temperature, hard negatives, 4-bit bases, gradient checkpointing and all else are set by --set NAME=VALUE or
+    a recipe; `edgegeo train settings retriever` lists them, export/train/ has recipes of the papers.
+    """
     if method not in (None, "lora", "slq", "hybrid"):
         raise InputError(f"--method must be lora, slq or hybrid, not {method!r:.40}")
     given = _adapter(output, checkpoint, data, data_root, places, cache, lr) | {"method": method}
@@ -138,7 +142,10 @@ def gps(
     other: SetFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a GPS adapter on a frozen base: a photo is answered with its position (GeoLocSFT)."""
+    """Train a GPS adapter on a frozen base: a photo is answered with its position (GeoLocSFT).
+
+    `edgegeo train settings gps` lists what --set NAME=VALUE and recipes can set.
+    """
     given = _adapter(output, checkpoint, data, data_root, places, cache, lr)
     given |= _schedule(steps, batch, seed, threads, resume) | {"form": form, "answer_weight": answer_weight}
     from edgegeo.train.gps import train_gps
@@ -148,6 +155,31 @@ def gps(
     with progress_bar() as progress:
         report = train_gps(settings, progress)
     _finish(output, report, as_json)
+
+
+def settings(
+    verb: Annotated[str, typer.Argument(help="base, retriever or gps.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """List everything that --set NAME=VALUE and recipes can set, with defaults."""
+    from dataclasses import MISSING
+
+    from edgegeo.train.settings import BaseSettings, GpsSettings, RetrieverSettings, described
+
+    kinds = {"base": BaseSettings, "retriever": RetrieverSettings, "gps": GpsSettings}
+    if verb not in kinds:
+        raise InputError(f"name one of {', '.join(kinds)}, not {verb!r:.40}")
+    found = [(name, default, text) for name, default, text in described(kinds[verb]) if default is not MISSING]
+    if as_json:
+        emit_json({name: {"default": _plain(default), "text": text} for name, default, text in found})
+        return
+    for name, default, text in found:
+        say(f"{name} = {json.dumps(_plain(default))}")
+        say(textwrap.indent(textwrap.fill(text, 96), "    "))
+
+
+def _plain(default: Any) -> Any:
+    return str(default) if isinstance(default, Path) else default
 
 
 def _adapter(
@@ -222,7 +254,7 @@ def settings_of(cls: type[T], given: dict[str, Any]) -> T:
     try:
         return parse(cls, tree, "settings")
     except SchemaFault as fault:
-        raise InputError(f"{fault}; see edgegeo/train/settings.py") from None
+        raise InputError(f"{fault}; `edgegeo train settings` lists what there is") from None
 
 
 def _value(text: str) -> Any:
@@ -247,5 +279,5 @@ def _finish(output: Path, report: Any, as_json: bool) -> None:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items()) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

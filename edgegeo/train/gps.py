@@ -17,7 +17,17 @@ from edgegeo.train import validate
 from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
-from edgegeo.train.running import AdapterReport, Job, finite, passed, run, run_folder, step_seed, steps_of
+from edgegeo.train.running import (
+    AdapterReport,
+    Job,
+    finite,
+    passed,
+    run,
+    run_folder,
+    step_seed,
+    steps_of,
+    writing,
+)
 from edgegeo.train.settings import GpsSettings
 from edgegeo.train.sources import Lessons, open_lessons
 
@@ -56,7 +66,8 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
     )
     reached = run(job, settings.schedule, steps, folder, world, told)
     if world.first:
-        save_lora(learner.adapted, masters.weights(), settings.out)
+        with writing(settings.out):
+            save_lora(learner.adapted, masters.weights(), settings.out)
     world.close()
     return AdapterReport(
         str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached

@@ -23,7 +23,17 @@ from edgegeo.train.contrast import backward_in_chunks
 from edgegeo.train.losses import info_nce, pooled, unit
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
-from edgegeo.train.running import AdapterReport, Job, finite, passed, run, run_folder, step_seed, steps_of
+from edgegeo.train.running import (
+    AdapterReport,
+    Job,
+    finite,
+    passed,
+    run,
+    run_folder,
+    step_seed,
+    steps_of,
+    writing,
+)
 from edgegeo.train.sequences import Row, distinct
 from edgegeo.train.settings import RetrieverSettings
 from edgegeo.train.sources import Pairs, open_pairs
@@ -126,9 +136,10 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
     )
     reached = run(job, settings.schedule, steps, folder, world, told)
     if world.first:
-        if learner.adapted is not None:
-            save_lora(learner.adapted, masters.weights(), settings.out)
-        retriever.save(settings.out)
+        with writing(settings.out):
+            if learner.adapted is not None:
+                save_lora(learner.adapted, masters.weights(), settings.out)
+            retriever.save(settings.out)
     world.close()
     return AdapterReport(
         str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
@@ -202,9 +213,10 @@ class Steps:
             return rows
         rows = self.mine(np.random.default_rng((self.settings.schedule.seed, at, 1)))
         part = file.with_suffix(".part")
-        with part.open("wb") as out:
-            np.save(out, rows)
-        part.replace(file)
+        with writing(self.folder):
+            with part.open("wb") as out:
+                np.save(out, rows)
+            part.replace(file)
         return rows
 
     @torch.no_grad()

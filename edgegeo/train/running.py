@@ -4,8 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,8 +77,9 @@ def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, pr
     diary = Diary(folder / "diary.jsonl", done) if world.first else None
     if not done and not before:
         before = job.validate()
-        if diary:
-            diary.write(0, **before)
+        with writing(folder):
+            if diary:
+                diary.write(0, **before)
     for number in range(done, steps):
         told = job.step(number)
         told["norm"] = finite(job.masters.step(linear(number, steps, schedule.warmup, job.lr)))
@@ -88,21 +89,38 @@ def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, pr
             scores = job.validate()
             if not best or job.goal(scores) >= job.goal(best):
                 best_step, best = done, scores
+        with writing(folder):
+            if scores and best_step == done:
                 files.keep_best()
-        if diary:
-            diary.write(done, **told, **scores)
-        if done % schedule.save_every == 0 or done == steps:
-            files.save(done, best_step, best, before)
+            if diary:
+                diary.write(done, **told, **scores)
+            if done % schedule.save_every == 0 or done == steps:
+                files.save(done, best_step, best, before)
         progress("adapting", done, steps)
     files.restore_best()
     reached = {
         "steps": steps, "best_step": best_step, "validation": best, "before": before,
         "seconds": time.monotonic() - began, "peak_mb": peak_resident_mb(),
     }  # fmt: skip
-    if world.first:
-        files.account(reached, schedule)
+    with writing(folder):
+        if world.first:
+            files.account(reached, schedule)
     world.wait()
     return reached
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """TrainingError for a disk that is full or can't be written to."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"can't write to {folder} ({' '.join(str(error).split())}); make room, then --resume goes on from the last "
+            "saved state"
+        ) from None
 
 
 class Run:
@@ -119,7 +137,8 @@ class Run:
                 if self.world.first:
                     old.unlink()
             self.world.wait()
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing(self.folder.parent):
+                self.folder.mkdir(parents=True, exist_ok=True)
             return 0, 0, {}, {}
         file = self.folder / "state.json"
         if not file.is_file():

@@ -1,7 +1,12 @@
 """What a person can set about training. The strings under the fields are the specification."""
 
-from dataclasses import dataclass, field
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from edgegeo.planet import DEFAULT_SEED
 
@@ -207,3 +212,23 @@ class GpsSettings:
     """What a token of the coordinates counts for; other tokens of the answer count 1."""
     validation_photos: int = 400
     """Validation places that are answered; all of them have their loss taken."""
+
+
+def described(settings: type, above: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every setting of a class as --set names it, its default (MISSING where it must be given), and its text."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts: dict[str, list[str]] = {}
+    name = ""
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            texts[name] = str(node.value.value).split()
+    for one in fields(settings):
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        if is_dataclass(default):
+            for inner, _, text in described(type(default), f"{above}{one.name}."):
+                yield inner, getattr(default, inner.rpartition(".")[2]), text
+        else:
+            yield above + one.name, default, " ".join(texts.get(one.name, []))
