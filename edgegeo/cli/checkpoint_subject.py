@@ -1,6 +1,7 @@
 """A torch checkpoint under evaluation, asked one input at a time as exports are verified against it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 BARE = "none"
 """As an adapter: the base alone, though the checkpoint names adapters of its own."""
 
+_ROUNDING = 1e-5
+"""Entries of a unit vector that differ by less differ only by how merging rounds."""
+
 
 class CheckpointSubject:
-    """A checkpoint folder with one adapter (None: its own for the role, BARE: none at all)."""
+    """A checkpoint (None: the packaged one) with one adapter (None: its own for the role, BARE: none at all)."""
 
     kind = "checkpoint"
     batch = 4
@@ -84,7 +88,21 @@ class CheckpointSubject:
         folder = self._folder(role)
         if folder is not None and self._checkpoint.family.text:
             raise CheckpointError(f"{self._checkpoint.path} is a dual encoder; merge {folder} into it first")
-        return open_reference(self._checkpoint, folder)
+        found = open_reference(self._checkpoint, folder)
+        if folder is not None and found.model is not self._checkpoint.model:
+            self._check_moved(found, folder)
+        return found
+
+    def _check_moved(self, found: "Reference", folder: Path) -> None:
+        """PEFT only warns where an adapter's names fit no layer: the base would be scored under the adapter's name."""
+        from PIL import Image
+
+        probe = [Image.linear_gradient("L").convert("RGB")]
+        base = replace(found, model=self._checkpoint.model)
+        if np.abs(base.embed_images(probe) - found.embed_images(probe)).max() < _ROUNDING:
+            raise CheckpointError(
+                f"the adapter {folder} changes nothing: it is untrained, or its layer names fit no layer of this model"
+            )
 
     def _folder(self, role: str) -> Path | None:
         if self._adapter is None:

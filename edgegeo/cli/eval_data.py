@@ -30,7 +30,7 @@ OptionFlag = Annotated[
 ]
 CheckpointFlag = Annotated[
     str | None,
-    flag("--checkpoint", verb="eval", help="Also (or, without --bundle, only) score this folder or hub repository."),
+    flag("--checkpoint", verb="eval", help="Score this folder, hub repository or pocket, beside --bundle if given."),
 ]
 AdapterFlag = Annotated[
     str | None,
@@ -177,10 +177,13 @@ def _subjects(request: DataRequest) -> "list[Subject]":
     found: list[Subject] = []
     if request.checkpoint is not None:
         from edgegeo.cli.checkpoint_subject import CheckpointSubject
+        from edgegeo.home import DEFAULT_MODEL
         from edgegeo.models.hub import is_repository
 
-        hush_libraries(online=is_repository(request.checkpoint))
-        found.append(CheckpointSubject(request.checkpoint, request.adapter, request.threads))
+        named = request.checkpoint
+        hush_libraries(online=is_repository(named))
+        source = None if named == DEFAULT_MODEL and not Path(named).exists() else named
+        found.append(CheckpointSubject(source, request.adapter, request.threads))
     for path in reversed(request.bundles):
         found.append(BundleSubject(path, request.threads, request.provider))
     return found

@@ -142,6 +142,5 @@ def _outcomes(
         yield Outcome("median_km", "km", km, middle=True)
     yield Outcome("geoscore", "points", geoscore(km))
     yield Outcome("answered", "share", np.isfinite(km).astype(np.float64))
-    if spot is not None:
-        near = np.asarray(distance_km(answered[:, 0], answered[:, 1], *spot))
-        yield Outcome("on_commonest_spot", "share", np.where(np.isnan(near), np.nan, (near <= SPOT_KM) * 1.0))
+    near = np.asarray(distance_km(answered[:, 0], answered[:, 1], *(spot or (np.nan, np.nan))))
+    yield Outcome("on_commonest_spot", "share", np.where(np.isnan(near), np.nan, (near <= SPOT_KM) * 1.0))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +146,33 @@ def test_the_packaged_model_and_its_bundle_agree(
     cli: Any, form: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     pytest.importorskip("torch")
-    from edgegeo.models.checkpoint import packaged_checkpoint
-
     bundle = tmp_path / "pocket"
     assert cli("export", "--fp32", "--places", 0, "-o", bundle).code == 0
     words = ("eval", "--data", "planet", "--option", f"form={form}", "--option", "places=60")
-    done = cli(*words, "--checkpoint", packaged_checkpoint(), "--bundle", bundle, "--json")
+    done = cli(*words, "--checkpoint", "pocket", "--bundle", bundle, "--json")
     assert done.code == 0, done.err
     first = done.json["subjects"][0]["sections"][0]["metrics"]
     assert first["recall_at_1" if form == "retrieval" else "within_2500_km"]["value"] > 0.8
     for section in done.json["change"]["subjects"][0]["sections"]:
         for name, metric in section["metrics"].items():
             assert abs(metric["value"]) <= (1 if name == "median_km" else 0.02 if name != "geoscore" else 5), name
+
+
+def test_an_adapter_that_changes_nothing(cli: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safetensors.numpy import load_file, save_file
+
+    from edgegeo.models.checkpoint import packaged_checkpoint
+
+    folder = tmp_path / "untrained"
+    shutil.copytree(packaged_checkpoint() / "adapters" / "retriever-lora", folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    part = {name: value * ("lora_B" not in name) for name, value in weights.items() if "magnitude" not in name}
+    save_file(part, folder / "adapter_model.safetensors")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": False}))
+    words = ("eval", "--data", "planet", "--option", "places=2", "--checkpoint", "pocket")
+    assert "changes nothing" in cli(*words, "--adapter", folder).refused()
 
 
 def test_a_text_that_is_too_long_is_named(cli: Any, tiny_bundle: Path, cvg: Path) -> None:
@@ -176,8 +192,6 @@ def test_a_text_that_is_too_long_is_named(cli: Any, tiny_bundle: Path, cvg: Path
 def test_refusals(cli: Any, tiny_bundle: Path, cvg: Path, im2gps: Path, tmp_path: Path) -> None:
     words = ("eval", "--data", "cvg-text", "--data-root", cvg, "--bundle", tiny_bundle)
     folder = tmp_path / "embeds"
-    import shutil
-
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "edgegeo.json").read_text())
     manifest["roles"]["generate"] = None

@@ -141,6 +141,7 @@ def test_a_limit_draws_the_same_pictures_for_every_subject(tmp_path: Path) -> No
     assert change["within_1_km"].value == change["within_1_km"].high == -1
     assert change["answered"].value == -1
     assert "on_commonest_spot" not in change  # nothing was answered, so there is nothing to compare
+    assert one.sections[0].change(other.sections[0])["answered"].value == 1
     assert Sampling(20).rows(20) is None
 
 
