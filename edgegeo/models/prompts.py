@@ -73,6 +73,15 @@ def fill_ids(
     return ids
 
 
+def literal_ids(text: str, tokenizer: Any) -> list[int]:
+    """Token ids of words from outside; control tokens written out in them are plain letters, as in the runtime."""
+    tokenizer.encode_special_tokens = True
+    try:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    finally:
+        tokenizer.encode_special_tokens = False
+
+
 def word_ids(words: Sequence[str], tokenizer: Any) -> tuple[int, ...]:
     """Token ids of the words that are one token each, without repeats; CheckpointError if there is none."""
     found = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]

@@ -16,7 +16,7 @@ from PIL import Image
 from edgegeo.bundle import Segment
 from edgegeo.models.checkpoint import Checkpoint
 from edgegeo.models.family import Family, Seen
-from edgegeo.models.prompts import fill_ids, segments, word_ids
+from edgegeo.models.prompts import fill_ids, literal_ids, segments, word_ids
 from edgegeo.runtime.pictures import Picture, prepare_picture
 
 Floats = NDArray[np.float32]
@@ -95,7 +95,7 @@ class Reference:
         return segments(template, self.checkpoint.tokenizer, query, self.family.around_image)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.checkpoint.tokenizer.encode(text, add_special_tokens=False).ids)
+        return literal_ids(text, self.checkpoint.tokenizer)
 
     def _picture(self, image: Image.Image) -> Picture:
         return prepare_picture(image, self.checkpoint.image)

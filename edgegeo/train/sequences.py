@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgegeo.errors import TrainingError
 from edgegeo.models.checkpoint import Checkpoint
-from edgegeo.models.prompts import fill_ids, segments
+from edgegeo.models.prompts import fill_ids, literal_ids, segments
 from edgegeo.runtime.pictures import Picture
 
 LONGEST_TEXT = 300
@@ -104,7 +104,7 @@ class Writer:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a literal text; TrainingError for one that has none."""
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        ids = literal_ids(text, self.tokenizer)
         if not ids:
             raise TrainingError("a text to embed is empty; `edgegeo data check` names such rows")
         return ids

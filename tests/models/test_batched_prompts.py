@@ -56,3 +56,17 @@ def test_padded_batches_are_single_prompts(checkpoint: Checkpoint, count: int) -
         for row, (ids, some) in enumerate(given):
             alone = family.hidden(model, torch.tensor([ids]), some, tail)[0]
             torch.testing.assert_close(together[row, : len(alone)], alone, atol=2e-5, rtol=0)
+
+
+def test_control_tokens_in_a_text_are_letters(checkpoint: Checkpoint) -> None:
+    """A caption is not a prompt: one that holds a placeholder must not ask for a picture."""
+    from edgegeo.models.prompts import literal_ids
+
+    placeholder = checkpoint.tokenizer.id_to_token(checkpoint.family.image_token_id(checkpoint.config))
+    text = f"a field {placeholder} a house"
+    parsed = checkpoint.tokenizer.encode(text, add_special_tokens=False).ids
+    plain = literal_ids(text, checkpoint.tokenizer)
+    token = checkpoint.family.image_token_id(checkpoint.config)
+    assert token in parsed
+    assert token not in plain
+    assert checkpoint.tokenizer.encode(text, add_special_tokens=False).ids == parsed  # prompts are still parsed
