@@ -4,14 +4,13 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from anyio.to_thread import run_sync
-from PIL import Image
 
 from edgegeo.bundle import ImageSpec
 from edgegeo.runtime import Answer, Decoding, Generated, Hit, Picture
@@ -25,8 +24,6 @@ from edgegeo.server.metrics import Metrics
 from edgegeo.server.scheduler import Call, Scheduler
 
 T = TypeVar("T")
-Shown = Picture | Upload
-"""A picture, prepared or as it came."""
 
 PREPARED_BYTES = 256 * 2**20
 """Prepared pictures that wait or are looked at take at most about so much, whatever comes in."""
@@ -52,7 +49,7 @@ class Serving:
         # One group of candidates is prepared while another is looked at.
         self._groups = asyncio.Semaphore(2)
 
-    async def embed(self, inputs: Sequence[str | Shown]) -> tuple[Floats, float]:
+    async def embed(self, inputs: Sequence[str | Upload]) -> tuple[Floats, float]:
         """(N, dim) unit vectors of texts and pictures in any order, and the model's milliseconds.
 
         Of an input seen before the vector is remembered, before anything of it is decoded. Raises InputError for a
@@ -62,14 +59,14 @@ class Serving:
         # large request fill the line before a small one.
         window = asyncio.Semaphore(2 * self._scheduler.max_batch)
 
-        async def one(content: str | Shown) -> tuple[Floats, float]:
+        async def one(content: str | Upload) -> tuple[Floats, float]:
             async with window:
                 return await self._vector(content)
 
         rows = await _all([one(content) for content in inputs])
         return np.stack([vector for vector, _ in rows]), sum(spent for _, spent in rows)
 
-    async def rerank(self, query: str | Shown, documents: Sequence[str | Shown]) -> tuple[list[float], float]:
+    async def rerank(self, query: str | Upload, documents: Sequence[str | Upload]) -> tuple[list[float], float]:
         """p(yes) of every document, looked at together with the query, and the model's milliseconds."""
         asked = await self._prepared(query)
         scores: list[float] = []
@@ -99,13 +96,13 @@ class Serving:
         self._metrics.stages(timings)
         return hits, {**timings, "total": (ended - begun) * 1000.0}
 
-    async def locate(self, photo: Image.Image | Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
+    async def locate(self, photo: Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
         """`Locator.locate`, with the time in line as "wait" in the timings; and the model's milliseconds.
 
         When the caller is cancelled, the model stops before the next token.
         """
         begun = time.perf_counter()
-        async with self._opened(photo) as image:
+        async with self.decoder.opened(photo) as image:
             opened = time.perf_counter()
             picture = None if image is None else await self.decoder.prepare(image)
             entered = time.perf_counter()
@@ -125,7 +122,7 @@ class Serving:
 
     async def answer(
         self,
-        photo: Image.Image | Upload,
+        photo: Upload,
         decoding: Decoding | None = None,
         on_text: Callable[[str], None] | None = None,
         count: int = 1,
@@ -135,26 +132,15 @@ class Serving:
         When the caller is cancelled, the model stops before the next token.
         """
         async with self._held:
-            decoder = self.decoder
-            picture = await (decoder.prepared(photo) if isinstance(photo, Upload) else decoder.prepare(photo))
+            picture = await self.decoder.prepared(photo)
             with _listening(on_text) as hear:
                 return await self._scheduler.run("answer", self.engine.answer, picture, decoding, hear, count)
 
-    @asynccontextmanager
-    async def _opened(self, photo: Image.Image | Upload | None) -> AsyncIterator[Image.Image | None]:
-        if isinstance(photo, Upload):
-            async with self.decoder.opened(photo) as image:
-                yield image
-        else:
-            yield photo
-
-    async def _prepared(self, content: str | Shown) -> str | Picture:
+    async def _prepared(self, content: str | Upload) -> str | Picture:
         return await self.decoder.prepared(content) if isinstance(content, Upload) else content
 
-    async def _vector(self, content: str | Shown) -> tuple[Floats, float]:
+    async def _vector(self, content: str | Upload) -> tuple[Floats, float]:
         """The unit vector (dim,) of one input, and its share of the model's milliseconds."""
-        if isinstance(content, Picture):
-            return await self._shown(content)
         data = content if isinstance(content, str) else content.data
         space = self.engine.embedding_id
         key = content_key(space, data) if len(data) < _LARGE else await run_sync(content_key, space, data)
@@ -172,9 +158,9 @@ class Serving:
         call = Call("embed_text", (self, bucket), self.engine.embed_texts, most)
         return await self._scheduler.row(call, tokens)
 
-    async def _shown(self, picture: Shown) -> tuple[Floats, float]:
+    async def _shown(self, picture: Upload) -> tuple[Floats, float]:
         async with self._held:
-            prepared = await self.decoder.prepared(picture) if isinstance(picture, Upload) else picture
+            prepared = await self.decoder.prepared(picture)
             bucket, longest = bucket_of(positions_of(prepared.layout))
             call = Call("embed_image", (self, bucket), self.engine.embed_images, self._most(longest))
             return await self._scheduler.row(call, prepared)

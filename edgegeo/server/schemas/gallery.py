@@ -31,9 +31,9 @@ class GalleryFacts(BaseModel):
     dim: int = Field(description="length of a vector")
     dtype: str = Field(description="how vectors are stored")
     skipped: int = Field(description="tiles of the source that could not be used")
-    bounds: list[float] | None = Field(
+    bounds: list[float] = Field(
         description="west, south, east, north in degrees (GeoJSON's bbox), over the antimeridian west is larger than "
-        "east; null for an empty gallery"
+        "east"
     )
 
 
