@@ -53,7 +53,9 @@ PlacesFlag = Annotated[
 OutputFlag = Annotated[
     Path | None, flag("--output", "-o", verb="export", help="Bundle folder.", show_default="under the data home")
 ]
-PlanFlag = Annotated[bool, flag("--plan", verb="export", help="Only say what it would need; config.json is enough.")]
+PlanFlag = Annotated[
+    bool, flag("--plan", verb="export", help="Only say what the export needs; what running needs: edgegeo plan.")
+]
 ForceFlag = Annotated[bool, flag("--force", verb="export", help="Start although memory or disk will hardly suffice.")]
 
 

@@ -9,12 +9,20 @@ import json
 import sys
 from importlib import import_module
 
+OLDEST = (23, 1)
+"""The first pip that resolves for another platform without installing."""
+
 
 def main(words: list[str]) -> int:
-    """Run pip; its exit code, or 3 where this pip is too different to be told."""
-    markers = import_module("pip._vendor.packaging.markers")
-    if not hasattr(markers, "default_environment"):
-        print("ERROR: this pip can't be told of another machine; pip install 'pip>=24,<27'", file=sys.stderr)
+    """Run pip; its exit code, or 3 where there is no pip that can be told."""
+    try:
+        version = str(import_module("pip").__version__)
+        markers = import_module("pip._vendor.packaging.markers")
+    except ImportError:
+        print("ERROR: there is no pip beside edgegeo; python -m ensurepip", file=sys.stderr)
+        return 3
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST or not hasattr(markers, "default_environment"):
+        print(f"ERROR: pip {version} can't resolve for another machine; pip install -U 'pip>=25.1'", file=sys.stderr)
         return 3
     environment = json.loads(words[0])
     vars(markers)["default_environment"] = lambda: dict(environment)

@@ -163,7 +163,8 @@ def collect(
     asked = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
     links = [word for source in sources for word in ("--find-links", str(source.absolute()))]
     limits = [] if pins is None else ["--constraint", str(pins)]
-    where = ["--dest", str(folder), "--retries", "2", "--timeout", "20"]
+    # One retry at least: without any, pip does not say that it found no network.
+    where = ["--dest", str(folder), "--retries", "1", "--timeout", "20"]
     progress("downloading", 0, 0)
     _pip(target, ["download", *where, *links, *limits, *_choice(target), asked])
     progress("resolving without a network", 0, 0)

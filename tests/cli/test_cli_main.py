@@ -23,7 +23,7 @@ HEAVY = {"numpy", "PIL", "onnxruntime", "tokenizers", "torch", "transformers", "
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Make `edgegeo doctor` raise."""
 
-    def examine() -> Any:
+    def examine(full: bool) -> Any:
         raise error
 
     monkeypatch.setattr("edgegeo.cli.doctor.examine", examine)
@@ -160,7 +160,7 @@ def test_interruption(cli: Any, monkeypatch: pytest.MonkeyPatch, error: BaseExce
 def test_kill_unwinds(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     unwound = []
 
-    def examine() -> Any:
+    def examine(full: bool) -> Any:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             yield

@@ -127,14 +127,3 @@ def test_planet_pictures(cli: Any, home: Path, tmp_path: Path) -> None:
         with Image.open(target) as image:
             assert image.size == size
     assert cli("planet", "sheet", "-o", tmp_path / "sheet.png", "--count", 2).code == 0
-
-
-def test_doctor(cli: Any, tiny_bundle: Path, home: Path) -> None:
-    found = {one["topic"]: one for one in cli("doctor", "--json").json["findings"]}
-    assert found["runtime"]["good"]
-    assert not found["bundle"]["good"]
-    assert "edgegeo export" in found["bundle"]["found"]
-    shutil.copytree(tiny_bundle, home / "bundles" / "pocket-int8")
-    told = cli("doctor").out
-    assert "every hash right" in told
-    assert "edgegeo index build" in told
