@@ -11,9 +11,8 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgegeo.server.faults import BAD_REQUEST, OVERLOADED, Refusal, respond
+from edgegeo.server.faults import BAD_REQUEST, OVERLOADED, Refusal, respond, retry_after
 from edgegeo.server.guard import SECURITY_HEADERS
-from edgegeo.server.limits import RETRY_AFTER_S
 
 HEAD_S = 10.0
 """Seconds for the head of a request, and for the rest of a body that nobody waits for any more."""
@@ -78,5 +77,5 @@ _HEADERS = {**SECURITY_HEADERS, "cache-control": "no-store", "connection": "clos
 
 async def _overloaded(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        headers = {**_HEADERS, "retry-after": str(RETRY_AFTER_S)}
+        headers = {**_HEADERS, **retry_after()}
         await respond(Refusal(503, "overloaded", OVERLOADED, headers=headers))(scope, receive, send)

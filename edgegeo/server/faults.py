@@ -49,6 +49,7 @@ UNKNOWN_HOST = "the server does not answer to the name in the Host header; start
 CROSS_ORIGIN = "pages of other origins may not send this; open the server's own page"
 ADMIN_ONLY = "only the administrator may do this: send the administrator's key as 'X-Admin-Key: KEY'"
 NO_ADMIN = "this server takes no changes: it was started without an administrator's key (EDGEGEO_ADMIN_KEY)"
+DRAINING = "the server is shutting down; send the request again, to another server or a little later"
 TOO_LATE = "the answer was not ready before the deadline"
 NO_KEY = "this server needs an API key: send it as 'Authorization: Bearer KEY'"
 WRONG_KEY = "the API key is not right"
@@ -74,6 +75,16 @@ _HTTP_CODES = {
     413: ("too_large", TOO_LARGE),
     415: ("unsupported_media_type", "send JSON (application/json) or a form upload (multipart/form-data)"),
 }
+
+
+def retry_after(seconds: int = 1) -> dict[str, str]:
+    """The header that says when to come back."""
+    return {"retry-after": str(seconds)}
+
+
+def draining() -> Refusal:
+    """503 from a server that is about to end."""
+    return Refusal(503, "draining", DRAINING, headers={**retry_after(), "connection": "close"})
 
 
 def public_text(error: BaseException, otherwise: str) -> str:

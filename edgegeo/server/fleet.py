@@ -16,7 +16,7 @@ from edgegeo.home import built_gallery
 from edgegeo.server import logs
 from edgegeo.server.cache import EmbeddingCache
 from edgegeo.server.engine import Engine, known, offered
-from edgegeo.server.faults import Refusal
+from edgegeo.server.faults import Refusal, retry_after
 from edgegeo.server.memory import give_back, resident_bytes
 from edgegeo.server.metrics import Loaded, Metrics
 from edgegeo.server.scheduler import Scheduler
@@ -258,7 +258,7 @@ class Fleet:
             idle = [b for b in self._berths[1:] if b.held and not b.held.users and b is not besides]
             if not idle:
                 self._free()
-                raise Refusal(503, "out_of_memory", NO_ROOM, headers={"retry-after": str(RETRY_AFTER_S)})
+                raise Refusal(503, "out_of_memory", NO_ROOM, headers=retry_after(RETRY_AFTER_S))
             oldest = min(idle, key=lambda b: b.used)
             logs.event("retired", {"bundle": oldest.name})
             oldest.held = None

@@ -19,7 +19,7 @@ from edgegeo.runtime import Gallery, Row
 from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
 from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.server.context import REFUSALS, Context
-from edgegeo.server.faults import Refusal
+from edgegeo.server.faults import Refusal, retry_after
 from edgegeo.server.fleet import Fleet
 from edgegeo.server.forms import TILES_FORM, SentTile, either, read_tiles
 from edgegeo.server.guard import ADMIN_HEADER
@@ -142,7 +142,7 @@ class Edits:
                     # Not on the model thread: a hundred tiles would make everyone else wait.
                     made = await run_sync(change, serving)
             except GalleryBusyError:
-                raise Refusal(409, "gallery_busy", BUSY, headers={"retry-after": "1"}) from None
+                raise Refusal(409, "gallery_busy", BUSY, headers=retry_after()) from None
             await self._fleet.refresh_gallery(model)
             async with self._fleet.use(model) as serving:
                 gallery = opened(serving)

@@ -9,16 +9,14 @@ import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgegeo.server.faults import Refusal, respond
+from edgegeo.server.faults import Refusal, draining, respond, retry_after
 from edgegeo.server.metrics import Metrics
 
 _PROBE = re.compile(r"/(health/(live|ready)|metrics)")
 _SWALLOW_S = 1.0
-RETRY_AFTER_S = "1"
 
 _WARMING = "the model is warming up; try again shortly"
 _STUCK = "the model does not answer; the server's log has the details"
-_DRAINING = "the server is shutting down; send the request again, to another server or a little later"
 
 
 class Life:
@@ -40,10 +38,10 @@ class Life:
     def refusal(self) -> Refusal | None:
         """Why the server is not ready; None while it is."""
         if self.draining:
-            return _draining()
+            return draining()
         if self.warm and self.sound:
             return None
-        return Refusal(503, "not_ready", _STUCK if self.warm else _WARMING, headers={"retry-after": RETRY_AFTER_S})
+        return Refusal(503, "not_ready", _STUCK if self.warm else _WARMING, headers=retry_after())
 
     @property
     def in_hand(self) -> int:
@@ -107,7 +105,7 @@ class Door:
             self.metrics.refuse("draining")
             # What is sent on while the connection closes would reset it, and the answer with it.
             await _swallow(receive)
-            await respond(_draining())(scope, receive, send)
+            await respond(draining())(scope, receive, send)
         elif not self.life.warm and scope["path"].startswith("/v1/") and (refusal := self.life.refusal()) is not None:
             self.metrics.refuse("not_ready")
             await respond(refusal)(scope, receive, send)
@@ -128,11 +126,7 @@ class Door:
         with self.life.holding() as held:
             await self.app(scope, receive, noted)
         if held.cancelled_caught and not begun:
-            await respond(_draining())(scope, receive, send)
-
-
-def _draining() -> Refusal:
-    return Refusal(503, "draining", _DRAINING, headers={"retry-after": RETRY_AFTER_S, "connection": "close"})
+            await respond(draining())(scope, receive, send)
 
 
 async def _swallow(receive: Receive) -> None:

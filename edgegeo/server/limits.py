@@ -8,9 +8,8 @@ from ipaddress import IPv6Address
 import anyio
 from starlette.types import Receive, Scope
 
-from edgegeo.server.faults import CLIENT_FULL, QUEUE_FULL, TOO_LARGE, TOO_SLOW, Refusal
+from edgegeo.server.faults import CLIENT_FULL, QUEUE_FULL, TOO_LARGE, TOO_SLOW, Refusal, retry_after
 
-RETRY_AFTER_S = 1
 GRACE_S = 5.0
 """Seconds that a body may pause, or take before its pace counts."""
 SLOWEST_BYTES_S = 4096
@@ -164,4 +163,4 @@ class Budget:
 
 def busy(code: str = "queue_full", message: str = QUEUE_FULL) -> Refusal:
     """429, with the time to come back."""
-    return Refusal(429, code, message, headers={"retry-after": str(RETRY_AFTER_S)})
+    return Refusal(429, code, message, headers=retry_after())

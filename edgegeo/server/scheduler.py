@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from edgegeo.server import logs
 from edgegeo.server.engine import known
-from edgegeo.server.faults import Refusal
+from edgegeo.server.faults import draining
 from edgegeo.server.metrics import Kind, Metrics
 
 T = TypeVar("T")
@@ -93,14 +93,14 @@ class Scheduler:
             self._changed.notify_all()
         for job in dropped:
             self._metrics.drop("dropped")
-            job.hand_over(_closing())
+            job.hand_over(draining())
         if self._thread is not None:
             self._thread.join()
 
     def _enter(self, job: "_Job") -> int:
         with self._changed:
             if self._closed:
-                raise _closing()
+                raise draining()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="edgegeo-model", daemon=True)
                 self._thread.start()
@@ -205,7 +205,3 @@ def _computed(jobs: Sequence[_Job]) -> list[Any]:
         if len(jobs) == 1:
             return [known(error)]
     return [outcome for job in jobs for outcome in _computed([job])]
-
-
-def _closing() -> Refusal:
-    return Refusal(503, "draining", "the server is shutting down", headers={"retry-after": "1"})
