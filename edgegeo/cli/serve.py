@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from edgegeo.cli.flags import GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.flags import JsonFlag, ProviderFlag, ThreadsFlag, flag
 from edgegeo.cli.output import emit_json, note
 
 BundlesFlag = Annotated[
@@ -13,6 +13,10 @@ BundlesFlag = Annotated[
         help="Bundle folder, or the name of one under the data home; may be repeated, the first is the default.",
         show_default="pocket-int8",
     ),
+]
+GalleryFlag = Annotated[
+    Path | None,
+    flag("--gallery", help="Gallery folder of the first bundle.", show_default="the planet gallery of each bundle"),
 ]
 HostFlag = Annotated[str, flag("--host", help="Address to listen on; others than loopback need an API key.")]
 PortFlag = Annotated[int, flag("--port", help="Port to listen on; 0 lets the system choose.", min=0, max=65535)]
