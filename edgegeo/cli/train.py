@@ -103,8 +103,8 @@ def retriever(
 ) -> None:
     """Train a retrieval adapter on a frozen base: texts and photos find their pictures (NGCG-MLLM, SLQ).
 
-    Pooling, temperature, hard negatives, 4-bit bases, gradient checkpointing and all else are set by --set NAME=VALUE or
-    a recipe; `edgegeo train settings retriever` lists them, export/train/ has recipes of the papers.
+    `edgegeo train settings retriever` lists what --set NAME=VALUE and recipes can set: pooling, temperature, hard
+    negatives, a base in 4 bits, gradient checkpointing and more.
     """
     if method not in (None, "lora", "slq", "hybrid"):
         raise InputError(f"--method must be lora, slq or hybrid, not {method!r:.40}")
@@ -171,15 +171,11 @@ def settings(
         raise InputError(f"name one of {', '.join(kinds)}, not {verb!r:.40}")
     found = [(name, default, text) for name, default, text in described(kinds[verb]) if default is not MISSING]
     if as_json:
-        emit_json({name: {"default": _plain(default), "text": text} for name, default, text in found})
+        emit_json({name: {"default": default, "text": text} for name, default, text in found})
         return
     for name, default, text in found:
-        say(f"{name} = {json.dumps(_plain(default))}")
+        say(f"{name} = {json.dumps(default, default=str)}")
         say(textwrap.indent(textwrap.fill(text, 96), "    "))
-
-
-def _plain(default: Any) -> Any:
-    return str(default) if isinstance(default, Path) else default
 
 
 def _adapter(

@@ -129,7 +129,7 @@ def attach_lora(learner: Learner, shape: Lora, towers: str | None = None) -> Non
             learner.adapted = get_peft_model(learner.model, config)
     except ValueError as error:
         raise TrainingError(
-            f"the LoRA doesn't fit this model ({error}); change the lora settings, e.g. --set lora.targets=all"
+            f"the LoRA doesn't fit this model ({error}); change --set lora.targets=... or its shape"
         ) from None
     learner.model = learner.adapted.base_model.model
     parts = learner.checkpoint.family.parts(learner.model)

@@ -167,6 +167,10 @@ def train_base(settings: BaseSettings, progress: Progress = silent) -> BaseRepor
     state = settings.out / "state"
     if settings.batch < max(2, 2 * settings.talk):
         raise TrainingError(f"batch must be at least 2 and twice talk, got {settings.batch} and {settings.talk}")
+    if not settings.resume and any((settings.out / name).exists() for name in ("config.json", "state/state.json")):
+        raise TrainingError(
+            f"{settings.out} holds a checkpoint already; --resume goes on with it, or name another folder"
+        )
     if settings.threads:
         torch.set_num_threads(settings.threads)
     held_out = _drawn(settings, "validation", settings.data.validation, progress)

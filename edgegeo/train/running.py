@@ -118,8 +118,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"can't write to {folder} ({' '.join(str(error).split())}); make room, then --resume goes on from the last "
-            "saved state"
+            f"can't write to {folder} ({' '.join(str(error).split())}); make room there or name another folder; "
+            "--resume goes on from the last saved state"
         ) from None
 
 

@@ -44,7 +44,9 @@ class Shape:
     hidden: int = 192
     """Width of vision tower and decoder; heads are 32 wide."""
     vision_layers: int = 4
+    """Layers of the vision tower."""
     text_layers: int = 6
+    """Layers of the decoder."""
     kv_heads: int = 2
     """Key/value heads of the decoder."""
     ffn: int = 512
@@ -52,6 +54,7 @@ class Shape:
     vocab: int = 1024
     """Tokens of the byte-level BPE, control tokens included."""
     max_positions: int = 512
+    """Tokens that the decoder can see at once."""
 
     def __post_init__(self) -> None:
         if self.hidden < 32 or self.hidden % 32:
@@ -101,9 +104,11 @@ class Lora:
     """Shape of a LoRA (arXiv 2106.09685), gaussian init."""
 
     rank: int = 16
+    """Of the two matrices beside each adapted one."""
     alpha: int = 128
     """alpha / rank scales the adapter."""
     dropout: float = 0.1
+    """Share of the adapter's inputs that a training step leaves out."""
     dora: bool = True
     """Weight-decomposed (DoRA, arXiv 2402.09353)."""
     targets: str = "all"
@@ -205,6 +210,7 @@ class GpsSettings:
     lr: float = 5e-4
     """Highest learning rate."""
     weight_decay: float = 0.0
+    """On matrices only."""
     form: str = "answer"
     """On the planet: "answer" at once, "reason" (a description first) or "caption" (the geo-caption JSON). A data set
     of conversations brings its own form."""

@@ -3,21 +3,25 @@
 # Usage: export/pocket/remake.sh [FOLDER]     (default: ./pocket; needs edgegeo[train])
 # About an hour on two cores with bf16 instructions. Another processor or torch rounds differently: the scores come out
 # alike, the bytes don't.
+# A rehearsal in minutes: PLACES=200 VALIDATION=40 TEST=50 STEPS=3 export/pocket/remake.sh /tmp/pocket
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-pocket}
 work=$out.work
-train=(--cache "$work/places" --places 60000)
+train=(--cache "$work/places" --places "${PLACES:-60000}" --set "data.validation=${VALIDATION:-1000}")
+steps() { echo "--steps ${STEPS:-$1}"; }
 
-edgegeo train base -o "$work/base" "${train[@]}" --steps 1000 --batch 128 --seed 2026 --set compile=true --set validate_every=250
+# shellcheck disable=SC2046  # two words each
+edgegeo train base -o "$work/base" "${train[@]}" $(steps 1000) --batch 128 --seed 2026 --set compile=true --set validate_every=250
 mkdir -p "$out"
 cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out/"
 
 adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
 lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora
-edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" --steps 200 --set schedule.validate_every=50
-edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" --steps 300 --set schedule.validate_every=75
-edgegeo train gps -o "$gps" "${adapt[@]}" --recipe export/train/answers.gps.pocket.toml
+edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" $(steps 200) --set schedule.validate_every=50
+edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" $(steps 300) --set schedule.validate_every=75
+edgegeo train gps -o "$gps" "${adapt[@]}" $(steps 250) --recipe "$here/../train/answers.gps.pocket.toml"
 mv "$out"/adapters/*.run "$work/"
 
 # Test places are looked at here for the first time.
-python "$(dirname "$0")/score.py" "$out" "$work/places"
+python "$here/score.py" "$out" "$work/places" "${TEST:-1000}"

@@ -72,6 +72,21 @@ def test_recipes_that_cannot_be_read(content: str | None, tmp_path: Path, home: 
         gathered(recipe, {"out": tmp_path}, None)
 
 
+@pytest.mark.parametrize("verb", ["base", "retriever", "gps"])
+def test_every_setting_is_listed_with_its_text(verb: str, cli: Any) -> None:
+    listed = cli("train", "settings", verb, "--json").json
+    assert all(entry["text"] for entry in listed.values())
+    cls = {"base": BaseSettings, "retriever": RetrieverSettings, "gps": GpsSettings}[verb]
+    words = [f"{name}={value['default']}" for name, value in listed.items() if type(value["default"]) in (int, float)]
+    assert settings_of(cls, gathered(None, {"out": Path("x")}, words))
+    assert listed["data.name"]["default"] == "planet"
+    if verb == "gps":
+        assert listed["lora.rank"]["default"] == 32  # as the method has it, not the shape's own default
+    shown = cli("train", "settings", verb).stdout
+    assert all(name in shown for name in listed)
+
+
 def test_refusals(cli: Any, tmp_path: Path) -> None:
     assert "--method" in cli("train", "retriever", "-o", tmp_path, "--method", "magic").refused()
     assert "--output" in cli("train", "base").refused()
+    assert "base, retriever, gps" in cli("train", "settings", "magic").refused()

@@ -14,7 +14,7 @@ from edgegeo.errors import TrainingError
 from edgegeo.models.adapters import load_queries, merge_adapter
 from edgegeo.models.checkpoint import load_checkpoint
 from edgegeo.models.reference import open_reference
-from edgegeo.train.adapting import attach_lora, open_learner, settle
+from edgegeo.train.adapting import attach_lora, open_learner, save_lora, settle
 from edgegeo.train.gps import train_gps
 from edgegeo.train.parallel import World
 from edgegeo.train.retriever import Retriever, train_retriever
@@ -155,6 +155,11 @@ def test_embedding_in_a_batch_equals_the_reference_alone(method: str, base_folde
         ({"pooling": "max"}, "eos, mean, last_k"),
         ({"method": "slq", "pooling": "mean"}, "leave pooling out"),
         ({"hard": 1.5}, "hard must be"),
+        ({"hard": 0.5, "mine_every": 0}, "mine_every"),
+        ({"initial_temperature": 0.0}, "initial_temperature"),
+        ({"lr": -1.0}, "lr must be above"),
+        ({"schedule": quick(validate_every=0)}, "validate_every"),
+        ({"schedule": quick(epochs=0.0)}, "epochs"),
         ({"schedule": quick(batch=1)}, "batch"),
         ({"memory": Memory(dtype="fp8")}, "bf16 or fp32"),
         ({"lora": Lora(targets="nothing.like.it")}, "targets"),
@@ -166,6 +171,20 @@ def test_settings_that_cannot_work_are_refused(
     given: dict[str, Any] = {"checkpoint": base_folder, "data": data, "schedule": quick(), **changes}
     with pytest.raises(TrainingError, match=said):
         train_retriever(RetrieverSettings(out=tmp_path / "x", **given))
+
+
+def test_weights_that_half_precision_cannot_hold_are_saved_whole(base_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    learner = open_learner(base_folder, quick(), EXACT, World())
+    attach_lora(learner, SMALL)
+    for largest, dtype in ((60_000.0, torch.float16), (70_000.0, torch.float32)):
+        weights = {name: p.detach().float() for name, p in learner.trainable}
+        weights[next(iter(weights))].fill_(largest)
+        save_lora(learner.adapted, weights, tmp_path / str(dtype))
+        saved = load_file(tmp_path / str(dtype) / "adapter_model.safetensors")
+        assert {tensor.dtype for tensor in saved.values()} == {dtype}
+        assert max(float(tensor.max()) for tensor in saved.values()) == pytest.approx(largest, rel=1e-3)
 
 
 def test_a_lora_learns_where_it_is_put(base_folder: Path) -> None:

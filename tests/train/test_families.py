@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_families import FAMILIES, tiny_checkpoint
 
 from edgegeo.errors import TrainingError
+from edgegeo.models.adapters import hushed_peft, merge_adapter
 from edgegeo.models.checkpoint import load_checkpoint
 from edgegeo.models.reference import open_reference
 from edgegeo.train.gps import train_gps
@@ -69,6 +70,24 @@ def settings(kind: Any, out: Path, folder: Path, name: str, root: Path, **change
     return kind(out=out, checkpoint=folder, data=data, **given)
 
 
+def check_plain_peft(folder: Path, out: Path) -> None:
+    """Without edgegeo, transformers and PEFT compute the same states from the adapter's folder."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    ids = torch.tensor([[5, 9, 12, 33, 40, 7]])
+    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad(), hushed_peft():
+        before = plain(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+        adapted = PeftModel.from_pretrained(plain, str(out)).eval()
+        states = adapted(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+    checkpoint = load_checkpoint(folder)
+    wanted = checkpoint.family.hidden(merge_adapter(checkpoint, out).model, ids, [])
+    assert float((states - wanted).abs().max()) < 1e-4
+    assert float((states - before).abs().max()) > 1e-3
+
+
 @pytest.mark.parametrize("method", ["lora", "slq"])
 def test_retrieval(method: str, folder: Path, geotext: Path, tmp_path: Path) -> None:
     out = tmp_path / method
@@ -77,6 +96,8 @@ def test_retrieval(method: str, folder: Path, geotext: Path, tmp_path: Path) -> 
     assert last < first
     assert set(report.validation) == {f"query_recall_at_{k}" for k in (1, 5, 10)}
     embedded = open_reference(load_checkpoint(folder), out).embed_texts(["a green house"])
+    if method == "lora":
+        check_plain_peft(folder, out)
     base = open_reference(load_checkpoint(folder)).embed_texts(["a green house"])
     assert np.isfinite(embedded).all()
     assert np.abs(embedded - base).max() > 1e-3

@@ -20,7 +20,10 @@ def words(verb: str, base_folder: Path, data: Any, out: Path) -> list[str]:
     for setting in ("data.validation=4", "schedule.validate_every=3", "lora.rank=2", "memory.dtype=fp32",
                     "lora.dropout=0", "schedule.warmup=1"):  # fmt: skip
         given += ["--set", setting]
-    return [str(word) for word in given] + (["--set", "learn_temperature=true"] if verb == "retriever" else [])
+    if verb == "retriever":
+        for setting in ("learn_temperature=true", "hard=0.5", "mine_every=1"):
+            given += ["--set", setting]
+    return [str(word) for word in given]
 
 
 def losses(out: Path) -> list[float]:
@@ -44,7 +47,7 @@ def launched(given: list[str]) -> None:
     assert [process.returncode for process in started] == [0, 0], said
 
 
-@pytest.mark.parametrize("verb", ["retriever", "gps"])
+@pytest.mark.parametrize("verb", ["retriever", pytest.param("gps", marks=pytest.mark.slow)])
 def test_two_processes_are_one(verb: str, base_folder: Path, data: Any, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from invented import quick
+from invented import quick, tiny_settings
 
 from edgegeo.errors import TrainingError
 from edgegeo.train.gps import train_gps
+from edgegeo.train.pretrain import train_base
 from edgegeo.train.retriever import train_retriever
-from edgegeo.train.running import steps_of
+from edgegeo.train.running import finite, passed, run_folder, steps_of, writing
 from edgegeo.train.settings import GpsSettings, Lora, RetrieverSettings, Schedule
 
 pytest.importorskip("peft")
@@ -73,7 +76,102 @@ def test_other_settings_are_another_run(base_folder: Path, data: Any, tmp_path: 
 
 def test_epochs_count_passes() -> None:
     assert steps_of(Schedule(epochs=2.0, batch=10), 95) == 19
+    assert steps_of(Schedule(epochs=1.0, batch=10), 91) == 10
+    assert steps_of(Schedule(epochs=3.0, batch=100), 40) == 3
     assert steps_of(Schedule(steps=7), 95) == 7
+
+
+@pytest.mark.parametrize(("batch", "total"), [(4, 12), (5, 12), (12, 12), (50, 12), (1, 3)])
+def test_every_pass_takes_everything_once(batch: int, total: int) -> None:
+    taken = np.concatenate([passed(number, batch, total, seed=3) for number in range(3 * total)])
+    passes = taken.reshape(-1, total)
+    assert (np.sort(passes, axis=1) == np.arange(total)).all()
+    assert total < 4 or not (passes[0] == passes[1]).all()
+    assert not total < batch or len(passed(0, batch, total, 3)) == total
+    assert np.array_equal(passed(5, batch, total, 3), passed(5, batch, total, 3))
+    assert total < 4 or not np.array_equal(passes[0], np.concatenate([passed(n, 1, total, 4) for n in range(total)]))
+
+
+def test_an_account_names_what_a_run_follows_from(base_folder: Path, data: Any, tmp_path: Path) -> None:
+    """And what was kept is the best on validation places, weights and scores alike."""
+    plan = quick(steps=6, seed=9)
+    settings = RetrieverSettings(
+        out=tmp_path / "x",
+        checkpoint=base_folder,
+        data=data,
+        lora=SMALL,
+        schedule=plan,
+        lr=0.05,
+        method="slq",
+        queries=2,
+    )
+    report = train_retriever(settings)
+    account = json.loads((tmp_path / "x.run" / "run.json").read_text())
+    assert account["schedule"]["seed"] == account["facts"]["schedule"]["seed"] == 9
+    assert {"edgegeo", "torch", "transformers", "peft", "numpy"} <= set(account["versions"])
+    assert account["machine"]["python"]
+    hashes = {account["facts"][name] for name in ("train", "validation", "base")}
+    assert {len(one) for one in hashes} == {64}
+    assert len(hashes) == 3
+    assert (tmp_path / "x.run" / "run.png").stat().st_size > 5000
+    scores = {e["step"]: (e["text_recall_at_1"] + e["photo_recall_at_1"]) / 2 for e in curve(settings.out) if e["step"]}
+    assert report.best_step == max(scores, key=lambda step: (scores[step], step))
+    shorter = replace(settings, out=tmp_path / "y", schedule=replace(plan, validate_every=report.best_step))
+    train_retriever(shorter)
+    best = [out.with_name(f"{out.name}.run") / "best.safetensors" for out in (settings.out, shorter.out)]
+    from safetensors.numpy import load_file
+
+    kept, again = load_file(best[0]), load_file(best[1])
+    assert float(kept["step/retriever.queries"]) == report.best_step
+    if float(again["step/retriever.queries"]) == report.best_step:
+        assert np.array_equal(kept["weight/retriever.queries"], again["weight/retriever.queries"])
+    assert np.array_equal(load_file(settings.out / "slq.safetensors")["queries"], kept["weight/retriever.queries"])
+
+
+def test_another_base_of_the_same_name_is_another_run(base_folder: Path, data: Any, tmp_path: Path) -> None:
+    copied = tmp_path / base_folder.name
+    shutil.copytree(base_folder, copied)
+    settings = GpsSettings(out=tmp_path / "x", checkpoint=copied, data=data, lora=SMALL, schedule=quick())
+    train_gps(settings)
+    weights = bytearray((copied / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copied / "model.safetensors").write_bytes(weights)
+    with pytest.raises(TrainingError, match="base"):
+        train_gps(replace(settings, schedule=quick(resume=True)))
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run_folder(out, resume=False) == tmp_path / "out.run"
+    out.mkdir()
+    assert run_folder(out, resume=False) == tmp_path / "out.run"
+    (out / "slq.safetensors").touch()
+    with pytest.raises(TrainingError, match="not empty"):
+        run_folder(out, resume=False)
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "state.json").touch()
+    with pytest.raises(TrainingError, match="--resume goes on"):
+        run_folder(out, resume=False)
+    assert run_folder(out, resume=True) == tmp_path / "out.run"
+    with pytest.raises(TrainingError, match="is a file"):
+        run_folder(out / "slq.safetensors", resume=True)
+
+
+def test_a_base_is_not_written_over(base_folder: Path, data: Any) -> None:
+    with pytest.raises(TrainingError, match="holds a checkpoint"):
+        train_base(tiny_settings(base_folder, data))
+
+
+def test_a_full_disk_and_a_lost_loss_are_told(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    with pytest.raises(TrainingError, match="can't write"), writing(tmp_path):
+        save_file({"x": np.zeros(3)}, str(tmp_path / "none" / "x.safetensors"))
+    with pytest.raises(TrainingError, match="No space left"), writing(tmp_path):
+        raise OSError(28, "No space left on device")
+    for lost in (float("nan"), float("inf")):
+        with pytest.raises(TrainingError, match="no longer a number"):
+            finite(lost)
 
 
 @pytest.mark.slow
