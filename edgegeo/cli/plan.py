@@ -1,12 +1,13 @@
 """edgegeo plan: whether a model fits a device, and how fast it can be at best."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgegeo.cli.flags import JsonFlag, flag, token_budget
-from edgegeo.cli.output import emit_json, say, table
+from edgegeo.cli.output import emit_json, note, say, table
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def _device(named: str) -> "Device":
         return load_device(named)
     from edgegeo.field.ceilings import measure_here
 
+    if os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
+        note("other programs are busy here, so what is measured is less than this machine can: repeat it when it idles")
     return measure_here()
 
 

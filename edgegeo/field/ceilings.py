@@ -29,7 +29,8 @@ _UINT8, _INT8, _INT32, _FLOAT = 2, 3, 6, 1  # element types of ONNX
 def measure_here(seconds: float = 1.0, root: Root | None = None) -> Device:
     """This machine's processor as a device; each ceiling is the best of what `seconds` allow.
 
-    Best, because other programs only slow it down: the true ceilings are not below these.
+    The best, because other programs only slow it down. On a busy machine even that is too low, and so bounds made
+    with it too high.
     """
     place = root or Root()
     memory = read_memory(place)
