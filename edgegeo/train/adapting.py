@@ -128,9 +128,7 @@ def attach_lora(learner: Learner, shape: Lora, towers: str | None = None) -> Non
         with hushed_peft():
             learner.adapted = get_peft_model(learner.model, config)
     except ValueError as error:
-        raise TrainingError(
-            f"the LoRA doesn't fit this model ({error}); change --set lora.targets=... or its shape"
-        ) from None
+        raise TrainingError(f"the LoRA doesn't fit this model ({error}); change its targets or shape") from None
     learner.model = learner.adapted.base_model.model
     parts = learner.checkpoint.family.parts(learner.model)
     early = [part for part in (parts.vision, parts.connector) if part is not None]

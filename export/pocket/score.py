@@ -131,13 +131,15 @@ def _card(scores: dict[str, Any]) -> str:
     def percent(row: dict[str, float], *keys: str) -> str:
         return " | ".join(f"{100 * row[key]:.1f} %" for key in keys)
 
+    def median(row: dict[str, float]) -> str:
+        return f"{row['gps_median_km']:.0f} km" if "gps_median_km" in row else "no answers"
+
     recalls = [f"{kind}_recall_at_{k}" for kind in ("text", "photo") for k in (1, 5, 10)]
     shares = [f"gps_within_{k}_km" for k in (200, 750, 2500)]
     test, guess = scores["test"], scores["guessing"]
     rows = [f"| {name} | {percent(test[name], *recalls)} |" for name in ("retriever-lora", "retriever-slq", "base")]
-    gps = [f"| {name} | {percent(test[name], *shares)} | {test[name]['gps_median_km']:.0f} km |" for name in
-           ("gps-lora", "base")]  # fmt: skip
-    gps += [f"| {name} | {percent(row, *shares)} | {row['gps_median_km']:.0f} km |" for name, row in guess.items()]
+    judged = {name: test[name] for name in ("gps-lora", "base")} | guess
+    gps = [f"| {name} | {percent(row, *shares)} | {median(row)} |" for name, row in judged.items()]
     pairs = test["pairs"]
     card = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
     filled = {

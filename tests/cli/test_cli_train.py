@@ -82,7 +82,7 @@ def test_every_setting_is_listed_with_its_text(verb: str, cli: Any) -> None:
     assert listed["data.name"]["default"] == "planet"
     if verb == "gps":
         assert listed["lora.rank"]["default"] == 32  # as the method has it, not the shape's own default
-    shown = cli("train", "settings", verb).stdout
+    shown = cli("train", "settings", verb).out
     assert all(name in shown for name in listed)
 
 
