@@ -67,5 +67,5 @@ def _is_ours(host: str, port: int) -> bool:
             answer = json.loads(talk.getresponse().read(4096))
         finally:
             talk.close()
-        return isinstance(answer, dict) and "status" in answer
+        return bool(answer == {"status": "live"})
     return False

@@ -1,7 +1,9 @@
 """Packages: two onnxruntimes in one folder, half-removed ones, providers that don't start."""
 
+import http.server
 import shutil
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -138,6 +140,23 @@ def test_the_port() -> None:
         assert said.level == WARN
         assert "edgegeo serve --port" in said.remedy
     assert examine_port("127.0.0.1", port).level == OK
+
+
+@pytest.mark.parametrize(("answer", "level"), [(b'{"status": "live"}', OK), (b'{"status": "up"}', WARN), (b"hi", WARN)])
+def test_a_port_that_edgegeo_itself_serves_is_no_fault(answer: bytes, level: str) -> None:
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health/live" else 404)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert examine_port("127.0.0.1", server.server_address[1]).level == level
+        server.shutdown()
 
 
 def test_the_clock_and_open_files() -> None:

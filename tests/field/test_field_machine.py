@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edgegeo.field.examine import examine
 from edgegeo.field.finding import FAIL, OK, WARN, Root
 from edgegeo.field.hardware import examine_cpu, examine_memory, examine_speed, read_memory
 from edgegeo.field.jetson import examine_gpu, find_gpu, power_mode
@@ -202,3 +203,19 @@ def test_throttling_is_seen_whatever_the_temperature(tmp_path: Path) -> None:
     (found,) = examine_speed(Root(tmp_path))
     assert "cpu-throttle-alert active" in found.found
     assert found.level == WARN
+
+
+def test_the_whole_examination_of_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEGEO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    write(tmp_path, "var/lib/nvpmodel/status", "pmode:0000")
+    write(tmp_path, "etc/nvpmodel.conf", CONF)
+    write(tmp_path, "proc/meminfo", MEMINFO.format(free=6_000_000, swap=0, left=0))
+    found = {one.topic: one for one in examine(jetson(tmp_path))}
+    assert found["jetson"].level == OK
+    assert found["memory"].found == "5.7 GiB free of 7.4 GiB, no swap"
+    assert found["power mode"].level == WARN
+    # The environment of the tests has onnxruntime for the CPU.
+    assert "the GPU is idle" in found["gpu"].remedy
+    assert {"processor", "python", "runtime", "onnxruntime", "data home", "bundle", "port", "clock"} <= set(found)
+    assert all(one.remedy for one in found.values() if one.level != OK)
