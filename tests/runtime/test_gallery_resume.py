@@ -126,7 +126,7 @@ def test_a_file_touched_counts_as_changed(tmp_path: Path, embedder: Embedder, mo
 def test_another_source_or_bundle_is_named(tmp_path: Path, embedder: Embedder, other_tiny_bundle: Path) -> None:
     rows = csv_list(photo_list(tmp_path / "photos", 12))
     stopped(tmp_path / "g", rows, embedder, after=8)
-    with pytest.raises(GalleryError, match=r"not finished.*again to finish"):
+    with pytest.raises(GalleryError, match=r"not finished.*same edgegeo index build"):
         Gallery.open(tmp_path / "g")
     second = csv_list(photo_list(tmp_path / "photos", 4, first=20))
     with pytest.raises(GalleryError, match=r"unfinished work with .*list-0\.csv.*--restart"):
