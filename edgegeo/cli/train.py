@@ -1,6 +1,7 @@
 """edgegeo train: make a checkpoint from nothing, and the adapters that teach it retrieval and positions."""
 
 import json
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -264,6 +265,8 @@ def _value(text: str) -> Any:
 def _finish(output: Path, report: Any, as_json: bool) -> None:
     from edgegeo.schema import to_plain
 
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes, the first speaks
     facts = to_plain(report)
     if as_json:
         emit_json({"folder": str(output), "report": facts})
