@@ -3,16 +3,12 @@
 Supervised fine-tuning; only the answer's tokens are in the loss, the prompt and the picture are not.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 
 from edgegeo.errors import TrainingError
 from edgegeo.progress import Progress, silent
-from edgegeo.schema import to_plain
 from edgegeo.train import validate
 from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
 from edgegeo.train.masters import Masters
@@ -21,6 +17,7 @@ from edgegeo.train.running import (
     AdapterReport,
     Job,
     finite,
+    identity,
     passed,
     run,
     run_folder,
@@ -61,7 +58,7 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
         goal=gps_goal,
         masters=masters,
         lr=settings.lr,
-        facts=_facts(settings, steps)
+        facts=identity(settings, steps)
         | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
     reached = run(job, settings.schedule, steps, folder, world, told)
@@ -104,12 +101,3 @@ def gps_goal(scores: dict[str, float]) -> float:
     if "gps_within_750_km" not in scores:
         return -scores["loss_a_token"]
     return sum(scores[f"gps_within_{km}_km"] for km in (200, 750, 2500)) / 3
-
-
-def _facts(settings: GpsSettings, steps: int) -> dict[str, Any]:
-    plain: dict[str, Any] = to_plain(settings)
-    for name in ("out", "checkpoint"):
-        plain[name] = None if plain[name] is None else Path(plain[name]).name
-    plain["data"] |= {"cache": None, "root": None}
-    plain["schedule"] = {**plain["schedule"], "steps": steps, "resume": False, "threads": None, "chunk": None}
-    return plain

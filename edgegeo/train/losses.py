@@ -1,12 +1,8 @@
 """Losses of every training verb, on plain tensors."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-Pooling = Literal["eos", "mean", "last_k"]
 
 
 def info_nce(queries: Tensor, keys: Tensor, scale: Tensor | float, symmetric: bool = True) -> Tensor:

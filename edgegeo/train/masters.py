@@ -1,7 +1,7 @@
 """bf16 weights to compute with, float32 masters to learn on: what makes a CPU with bf16 instructions fast."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -51,13 +51,6 @@ class Masters:
     def weights(self) -> dict[str, Tensor]:
         """The float32 weights by parameter name."""
         return {name: master.detach().clone() for name, master in self._masters.items()}
-
-    @torch.no_grad()
-    def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Go back to weights that `weights` returned, in masters and model."""
-        for name, master in self._masters.items():
-            master.copy_(weights[name])
-        self._write_back()
 
     def save(self, file: Path) -> None:
         """Weights and both moments, as safetensors; replaced in one go."""

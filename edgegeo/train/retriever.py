@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from edgegeo.errors import TrainingError
-from edgegeo.models.adapters import EMBEDDING_CONFIG, SLQ_CONFIG, SLQ_FILE
+from edgegeo.models.adapters import EMBEDDING_CONFIG, POOLINGS, SLQ_CONFIG, SLQ_FILE
 from edgegeo.progress import Progress, silent
-from edgegeo.schema import to_plain
 from edgegeo.train import validate
 from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
 from edgegeo.train.contrast import backward_in_chunks
@@ -27,6 +26,7 @@ from edgegeo.train.running import (
     AdapterReport,
     Job,
     finite,
+    identity,
     passed,
     run,
     run_folder,
@@ -36,16 +36,14 @@ from edgegeo.train.running import (
 )
 from edgegeo.train.sequences import Row, distinct
 from edgegeo.train.settings import RetrieverSettings
-from edgegeo.train.sources import Pairs, open_pairs
+from edgegeo.train.sources import Pairs, Rows, open_pairs
 
 METHODS = ("lora", "slq", "hybrid")
-POOLINGS = ("eos", "mean", "last_k")
 LORA_RATE, SLQ_RATE = 3e-4, 1e-2
 SHARPEST = 100.0
 """Largest learned one over temperature (CLIP's bound)."""
 MOST_ALIKE = 10
 """Hard places are drawn among this many of the most alike."""
-Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Retriever(nn.Module):
@@ -131,7 +129,7 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
         goal=validate.recall_goal,
         masters=masters,
         lr=lr,
-        facts=_facts(settings, steps)
+        facts=identity(settings, steps)
         | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
     reached = run(job, settings.schedule, steps, folder, world, told)
@@ -245,12 +243,3 @@ def _check(settings: RetrieverSettings) -> None:
         raise TrainingError("temperature, initial_temperature and lr must be above 0")
     if settings.mine_every < 1 or settings.mine_places < 2:
         raise TrainingError("mine_every must be at least 1, mine_places at least 2")
-
-
-def _facts(settings: RetrieverSettings, steps: int) -> dict[str, Any]:
-    plain: dict[str, Any] = to_plain(settings)
-    for name in ("out", "checkpoint"):
-        plain[name] = None if plain[name] is None else Path(plain[name]).name
-    plain["data"] |= {"cache": None, "root": None}
-    plain["schedule"] = {**plain["schedule"], "steps": steps, "resume": False, "threads": None, "chunk": None}
-    return plain
