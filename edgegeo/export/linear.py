@@ -13,23 +13,13 @@ For onnxruntime on CPU (dialect "ort"):
 Activations are uint8 and weights int8 because x86 has VNNI kernels for just that pair: signed activations
 run 10 times slower there (measured on onnxruntime 1.31). Weights stay within +-127 and symmetric.
 
-For TensorRT (dialect "trt"), where everything is explicit, symmetric and standard:
-
-| precision | stored as | multiplied by |
-|---|---|---|
-| fp32 | float32 | MatMul |
-| fp16 | float16 | Cast, MatMul, Cast: the product itself is fp16 |
-| int8 | int8, one scale a column | DequantizeLinear(axis=1), MatMul; with a calibrated range Q/DQ just before it |
-| int4 | INT4 (K, N), one scale a block of 64 or 128 along K | DequantizeLinear(axis=0), MatMul |
-
-TensorRT keeps 4 bits only where N is even and blocks divide K; other matrices take int8 there.
+For TensorRT (dialect "trt") see `edgegeo.export.explicit`.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +32,6 @@ SHRINKS = np.arange(1.0, 0.74, -0.02, dtype=np.float32)
 """A 4-bit block tries its full range and these shares of it."""
 SLICE = 1 << 16
 """Numbers that one thread quantises at a time: small enough for its cache, so time and memory stay bounded."""
-TRT_BLOCKS = (64, 128)
-"""Sizes of 4-bit blocks that TensorRT multiplies."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,9 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
     graph.layer_inputs[name] = x
     precision = "fp32" if name in storage.exempt else storage.precision
     if graph.dialect == "trt":
-        return _explicit(graph, x, weight, bias, name, storage, precision)
+        from edgegeo.export.explicit import explicit  # which quantises with what stands here
+
+        return explicit(graph, x, weight, bias, name, storage, precision)
     if precision == "int8":
         return _int8(graph, x, weight, bias, name, storage.ranges.get(name))
     if precision == "int4":
@@ -80,7 +70,7 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
         matrix = graph.node("Cast", [stored], f"{name}.weight", to=1)
     else:
         matrix = graph.weight(f"{name}.weight", weight)
-    return _product(graph, x, matrix, bias, name)
+    return multiply(graph, x, matrix, bias, name)
 
 
 def to_half(weight: Array, name: str) -> NDArray[np.float16]:
@@ -219,7 +209,8 @@ def _in_slices(work: Callable[[int, int], None], columns: int, rows: int) -> Non
             pass
 
 
-def _product(graph: Graph, x: str, matrix: str, bias: Array | None, name: str) -> str:
+def multiply(graph: Graph, x: str, matrix: str, bias: Array | None, name: str) -> str:
+    """x matrix + bias, the matrix being a tensor of the graph."""
     if bias is None:
         return graph.node("MatMul", [x, matrix], name)
     product = graph.node("MatMul", [x, matrix], f"{name}.product")
@@ -253,40 +244,3 @@ def _int4(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, st
         "MatMulNBits", inputs, name, MICROSOFT,
         K=k, N=n, bits=4, block_size=storage.block_size, accuracy_level=storage.accuracy_level,
     )  # fmt: skip
-
-
-def _explicit(
-    graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage, precision: str
-) -> str:
-    """The trt dialect."""
-    k, n = weight.shape
-    if precision == "fp32":
-        return _product(graph, x, graph.weight(f"{name}.weight", weight), bias, name)
-    if precision == "fp16":
-        half = graph.node("Cast", [x], f"{name}.input_fp16", to=10)
-        matrix = graph.weight(f"{name}.weight_fp16", to_half(weight, name))
-        product = graph.node("MatMul", [half, matrix], f"{name}.product_fp16")
-        wide = graph.node("Cast", [product], name if bias is None else f"{name}.product", to=1)
-        return wide if bias is None else graph.node("Add", [wide, graph.weight(f"{name}.bias", bias)], name)
-    if precision == "int4" and storage.block_size not in TRT_BLOCKS:
-        raise ValueError(f"TensorRT multiplies 4-bit blocks of 64 or 128, not {storage.block_size}; set block_size")
-    if precision == "int4" and k % storage.block_size == 0 and n % 2 == 0:
-        packed, scale = quantise_grid(weight, storage.block_size)
-        inputs = [graph.weight_int4(f"{name}.weight_int4", packed, (k, n)), graph.weight(f"{name}.weight_scale", scale)]
-        attributes: dict[str, Any] = {"axis": 0, "block_size": storage.block_size}
-    else:
-        codes, column_scale = quantise_columns(weight)
-        inputs = [graph.weight(f"{name}.weight_int8", codes), graph.weight(f"{name}.weight_scale", column_scale)]
-        attributes = {"axis": 1}
-        if precision == "int8" and name in storage.ranges:
-            x = _symmetric(graph, x, name, storage.ranges[name])
-    return _product(graph, x, graph.node("DequantizeLinear", inputs, f"{name}.weight", **attributes), bias, name)
-
-
-def _symmetric(graph: Graph, x: str, name: str, span: tuple[float, float]) -> str:
-    """Symmetric int8 Q/DQ of an activation, one scale for the tensor."""
-    step = max(abs(span[0]), abs(span[1]), 127e-12) / 127.0
-    scale = graph.weight(f"{name}.input_scale", np.array(step, np.float32))
-    zero = graph.weight(f"{name}.input_zero_point", np.array(0, np.int8))
-    quantised = graph.node("QuantizeLinear", [x, scale, zero], f"{name}.input_int8")
-    return graph.node("DequantizeLinear", [quantised, scale, zero], f"{name}.input")
