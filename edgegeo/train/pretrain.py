@@ -3,7 +3,7 @@
 Every step takes one batch of places and computes their image tokens once. Three things are learned from them:
 contrastive embeddings at the end of the retrieval prompts (InfoNCE, what a SigLIP tower brings along in larger
 models), answers in words (captions, questions about a place, its position), and yes or no on pairs of pictures or of
-a text and a picture, half of them of different places.
+a text and a picture, half of them of different places. Half of a batch is groups of alike places.
 """
 
 import json
@@ -22,6 +22,7 @@ from edgegeo.models.family import find_family
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
 from edgegeo.train.adapting import Learner, reads_any_type
+from edgegeo.train.alike import AlikePlaces
 from edgegeo.train.data import Drawing, PlanetPlaces, planet_places
 from edgegeo.train.diary import Diary
 from edgegeo.train.losses import answer_loss, info_nce, last_positions, unit
@@ -38,9 +39,9 @@ TOKENIZER_PLACES = 4_000
 TEXT, TILE_TALK, PHOTO_TALK, GPS, PAIR, TEXT_PAIR = 64, 96, 64, 48, 48, 88
 NEW_PAIRS = 0.5
 """Share of pairs that show different places."""
-HARD_PAIRS = 0.25
-"""Share of those whose other place is the most alike of the batch; the rest are drawn."""
-WEIGHTS = {"gps": 3.0}
+HARD_PAIRS = 0.75
+"""Share of those whose other place is the most alike of the batch; the rest are drawn. Re-ranking meets the former."""
+WEIGHTS = {"gps": 3.0, "pair": 2.0, "text_pair": 2.0}
 """Loss weights other than 1. Few of an answer's tokens can be learned at all: its last digits are noise."""
 GPS_PLACES = 200
 """Validation photos that positions are answered for; the whole set would cost minutes."""
@@ -71,6 +72,7 @@ class Pretraining:
 
     def __init__(self, settings: BaseSettings, places: PlanetPlaces) -> None:
         self.settings, self.places = settings, places
+        self.alike = AlikePlaces(places.words)
         self.tokenizer = train_tokenizer(corpus(places.words[:TOKENIZER_PLACES]), settings.shape.vocab)
         self.talk = Talk(self.tokenizer, image_spec(settings.shape, self.tokenizer))
         torch.manual_seed(settings.seed)
@@ -89,7 +91,7 @@ class Pretraining:
         """One optimiser step; which places and words it takes depends on the seed and the number only."""
         s = self.settings
         rng = np.random.default_rng((s.seed, number))
-        index = rng.choice(len(self.places.words), s.batch, replace=False)
+        index = self.alike.batch(s.batch, rng)
         losses = self.losses(index, rng)
         total: Tensor = torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
         total.backward()
