@@ -1,6 +1,7 @@
 """The one way edgegeo times things and reads its own memory."""
 
 import contextlib
+import itertools
 import math
 import os
 import platform
@@ -59,6 +60,79 @@ def time_job(job: Callable[[], object], repeats: int, warmup: int = 2) -> list[f
     return out
 
 
+@dataclass(frozen=True)
+class StoppingRule:
+    """How long a job is repeated: until its median is known well enough, within limits."""
+
+    target: float = 0.02
+    """Half the 95 % interval of the median, as a share of the median, that is narrow enough."""
+    min_repeats: int = 10
+    max_repeats: int = 1000
+    seconds: float = 1.0
+    """Once the least number of repeats is done, none begins after this time."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1 or not self.seconds > 0 or not 1 <= self.min_repeats <= self.max_repeats:
+            raise InputError(
+                "repeats must be 1 or more, seconds above 0, and the interval's target between 0 and 1 (0.02 is 2 %)"
+            )
+
+    def verdict(self, seconds: Sequence[float]) -> str:
+        """Why no further repeat is needed: "narrow", "time" or "repeats"; empty while it goes on."""
+        count = len(seconds)
+        if count < self.min_repeats:
+            return ""
+        if count >= self.max_repeats:
+            return "repeats"
+        if math.fsum(seconds) >= self.seconds:
+            return "time"
+        # Looked at now and then only: whoever looks after every repeat stops at the first lucky streak.
+        if count % self.min_repeats == 0:
+            low, high = quantile_interval(seconds, 50)
+            if (high - low) / 2 <= self.target * percentile(seconds, 50):
+                return "narrow"
+        return ""
+
+
+def time_until(job: Callable[[], object], rule: StoppingRule) -> tuple[list[float], str]:
+    """Wall seconds of each run of `job` until the rule is content, and its verdict. Warm up before."""
+    out: list[float] = []
+    while not (verdict := rule.verdict(out)):
+        start = time.perf_counter()
+        job()
+        out.append(time.perf_counter() - start)
+    return out, verdict
+
+
+def quantile_interval(values: Sequence[float], q: float) -> tuple[float, float]:
+    """95 % interval of the q-th percentile (0..100) of a series in the order it was measured.
+
+    Ranks around the percentile as the binomial distribution spreads them (David and Nagaraja, Order Statistics, 2003,
+    section 7.1, normal approximation), for the number of independent values that the series is worth: neighbours are
+    alike, n (1 - r) / (1 + r) with r the correlation of each value with the next. Never narrower than the ranks beside
+    the percentile; the whole range where there are too few values to say more.
+    """
+    share = q / 100
+    worth = max(2.0, len(values) * _independence(values))
+    spread = 100 * 1.96 * math.sqrt(share * (1 - share) / worth)
+    one = 50 / max(1, len(values) - 1)
+    spread = max(spread, one)
+    return percentile(values, max(0.0, q - spread)), percentile(values, min(100.0, q + spread))
+
+
+def _independence(values: Sequence[float]) -> float:
+    """(1 - r) / (1 + r) within 0.02..1; r by ranks, so that one late value does not hide a drift."""
+    if len(values) < 4:
+        return 1.0
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    ranks = [0.0] * len(values)
+    for rank, index in enumerate(order):
+        ranks[index] = rank - (len(values) - 1) / 2
+    total = math.fsum(rank * rank for rank in ranks)
+    r = math.fsum(a * b for a, b in itertools.pairwise(ranks)) / total
+    return min(1.0, max(0.02, (1 - r) / (1 + r)))
+
+
 def time_in_turn(jobs: dict[str, Callable[[], object]], repeats: int, warmup: int = 2) -> dict[str, list[float]]:
     """Time several jobs A B C A B C ..., so that a drift of the machine's speed meets all of them alike."""
     for job in jobs.values():
@@ -85,6 +159,14 @@ def reset_peak_resident() -> None:
     """Let `peak_resident_mb` start again from now; where the system can't, it stays the peak since the start."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def proportional_mb() -> float:
+    """Memory of this process in MB (2**20 bytes), pages that several processes map shared out among them (PSS).
+
+    0.0 where the system does not tell.
+    """
+    return _field_mb("/proc/self/smaps_rollup", "Pss:")
 
 
 def available_mb() -> float:
@@ -124,8 +206,12 @@ def _affinity() -> Sequence[int]:
 
 
 def _status_mb(field: str) -> float:
+    return _field_mb("/proc/self/status", field)
+
+
+def _field_mb(file: str, field: str) -> float:
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(file).read_text().splitlines():
             if line.startswith(field):
                 return int(line.split()[1]) / 1024
     except OSError:
