@@ -99,9 +99,16 @@ class Component:
     """"vision", "trunk", "head" or, in a dual encoder, "text"."""
     file: str
     precision: str
-    """What its matrix weights are stored and multiplied as: fp32, fp16, int8, int4."""
+    """What its matrix weights are stored and multiplied as, the coarsest of them: fp32, fp16, int8, int4."""
     output: str = ""
     """The graph's output of a vision or text component; "": image_features, text_embeds."""
+    layers: dict[str, str] = field(default_factory=dict)
+    """Precision of the matrices that are kept finer, by layer."""
+
+    @property
+    def precisions(self) -> frozenset[str]:
+        """Every precision that one of its matrices has."""
+        return frozenset({self.precision, *self.layers.values()})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Typed export settings: the presets behind --fp32 --fp16 --int8 --int4, and TOML files that refine them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edgegeo.errors import InputError
@@ -9,6 +11,7 @@ from edgegeo.schema import SchemaFault, parse
 DIALECTS = {"cpu": "ort", "tensorrt": "trt"}
 """Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones."""
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+"""From the finest to the coarsest."""
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 """Of one weight, without scales."""
 SESSION = {"fp32": 1.2, "fp16": 2.2, "int8": 1.1, "int4": 1.7}
@@ -65,6 +68,9 @@ class Recipe:
     """int4 only: MatMulNBits accumulation, 4 = int8 activations (fastest), 1 = fp32 (safest)."""
     image: TokenBudget = TokenBudget()
     """What the model sees of a picture."""
+    layers: dict[str, str] = field(default_factory=dict)
+    """Precision of single matrices by their name, `COMPONENT.LAYER` as in "vision.layers.3.fc1", "trunk.layers.*.down",
+    "head.logits"; shell patterns, of which the first that matches counts."""
     calibration_samples: int = 64
     """Pictures and texts that ranges are calibrated on; never random data."""
 
@@ -78,10 +84,37 @@ class Recipe:
             raise ValueError(f"vision_activations must be dynamic or static, not {self.vision_activations!r}")
         if self.target not in DIALECTS:
             raise ValueError(f"target must be {' or '.join(DIALECTS)}, not {self.target!r}")
-        if self.target == "tensorrt" and "int4" in (self.vision, self.trunk, self.head) and self.block_size < 64:
+        if wrong := {k: v for k, v in self.layers.items() if v not in PRECISIONS}:
+            pattern, value = next(iter(wrong.items()))
+            raise ValueError(f"layers.{pattern!r} must be one of {', '.join(PRECISIONS)}, not {value!r}")
+        if self.target == "tensorrt" and "int4" in self.precisions and self.block_size < 64:
             raise ValueError(f"block_size must be 64 or 128 for int4 under TensorRT, not {self.block_size}")
         if self.block_size not in (16, 32, 64, 128, 256):
             raise ValueError(f"block_size must be 16, 32, 64, 128 or 256, not {self.block_size}")
+
+    @property
+    def precisions(self) -> frozenset[str]:
+        """Every precision that a matrix may get."""
+        return frozenset({self.vision, self.trunk, self.head, *self.layers.values()})
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is rounded."""
+        return self.precisions == {"fp32"} and self.embeddings == "fp32"
+
+
+def precision_of(layer: str, layers: Mapping[str, str], otherwise: str) -> str:
+    """Precision of a matrix: of the first pattern in `layers` that matches its whole name, or `otherwise`."""
+    return next((precision for pattern, precision in layers.items() if fnmatchcase(layer, pattern)), otherwise)
+
+
+def check_layers(recipe: Recipe, names: Iterable[str]) -> None:
+    """InputError for a pattern of the recipe that matches none of a model's layers: it would be ignored in silence."""
+    known = tuple(names)
+    for pattern in recipe.layers:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            some = ", ".join(dict.fromkeys((*known[:2], *known[-1:])))
+            raise InputError(f"recipe {recipe.name}: no layer matches {pattern!r}; layers are named as {some}")
 
 
 def preset(precision: str, target: str = "cpu") -> Recipe:

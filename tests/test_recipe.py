@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from edgegeo.errors import InputError
-from edgegeo.recipe import PRECISIONS, Recipe, TokenBudget, load_recipe, preset, with_budget
+from edgegeo.recipe import (
+    PRECISIONS,
+    Recipe,
+    TokenBudget,
+    check_layers,
+    load_recipe,
+    precision_of,
+    preset,
+    with_budget,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,3 +78,35 @@ def test_targets_choose_dialects_and_blocks() -> None:
         preset("int8", "orin")
     with pytest.raises(ValueError, match="64 or 128 for int4 under TensorRT"):
         Recipe("x", target="tensorrt", trunk="int4")
+
+
+def test_layers_are_a_table_of_patterns(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.toml"
+    file.write_text('name = "mixed"\ntrunk = "int4"\n[layers]\n"trunk.layers.0.*" = "fp32"\n"trunk*.down" = "int8"\n')
+    recipe = load_recipe(file)
+    names = ("trunk.layers.0.down", "trunk.layers.1.down", "trunk.layers.10.qkv", "trunk_generate.layers.1.down")
+    found = [precision_of(name, recipe.layers, recipe.trunk) for name in names]
+    assert found == ["fp32", "int8", "int4", "int8"]
+    assert recipe.precisions == {"fp32", "int4", "int8"}
+    check_layers(recipe, names)
+    file.write_text('name = "mixed"\n[layers]\n"trunk.layers.0.*" = "int5"\n')
+    with pytest.raises(InputError, match=r"layers.'trunk\.layers\.0\.\*' must be one of .*, not 'int5'"):
+        load_recipe(file)
+
+
+def test_a_pattern_without_a_layer_is_an_error() -> None:
+    recipe = Recipe("mixed", layers={"vision.layer.0.qkv": "fp32"})
+    with pytest.raises(InputError, match=r"no layer matches 'vision\.layer\.0\.qkv'; layers are named as"):
+        check_layers(recipe, ("vision.patch", "vision.layers.0.qkv", "head.logits"))
+    check_layers(Recipe("plain"), ())
+
+
+def test_nothing_rounded_is_exact() -> None:
+    assert preset("fp32").exact
+    assert not Recipe("mixed", layers={"*.down": "int8"}).exact
+    assert not Recipe("table", embeddings="fp16").exact
+
+
+def test_four_bit_layers_under_tensorrt_need_its_blocks() -> None:
+    with pytest.raises(ValueError, match="64 or 128 for int4 under TensorRT"):
+        Recipe("x", target="tensorrt", layers={"*.down": "int4"})

@@ -14,7 +14,7 @@ from edgegeo.export.text_encoder import build_text
 from edgegeo.export.trunk import build_trunk
 from edgegeo.export.vision import build_vision
 from edgegeo.models.family import Family, Parts
-from edgegeo.recipe import DIALECTS, Recipe
+from edgegeo.recipe import DIALECTS, PRECISIONS, Recipe
 
 STEMS = {"vision": "vision_encoder", "trunk": "decoder_model_merged", "head": "lm_head", "text": "text_model"}
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int4": "_q4"}
@@ -81,11 +81,13 @@ def precision(kind: str, recipe: Recipe) -> str:
     return str(getattr(recipe, "trunk" if kind == "text" else kind))
 
 
-def storage(kind: str, recipe: Recipe, ranges: Mapping[str, tuple[float, float]] | None = None) -> Storage:
-    """How the matrices of a component of this kind are stored under a recipe."""
+def storage(
+    kind: str, recipe: Recipe, ranges: Mapping[str, tuple[float, float]] | None = None, name: str = ""
+) -> Storage:
+    """How the matrices of the component `name` (by default named as its kind) are stored under a recipe."""
     return Storage(
         precision=precision(kind, recipe), block_size=recipe.block_size, accuracy_level=recipe.accuracy_level,
-        ranges=ranges or {},
+        ranges=ranges or {}, layers=recipe.layers, component=name or kind,
     )  # fmt: skip
 
 
@@ -100,16 +102,19 @@ def build(part: Part, how: Storage, table: str = "fp32", dialect: str = "ort") -
     return build_head(part.modules.head, how, dialect)
 
 
-def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None) -> Component:
-    """Build a part and save it under `folder`/onnx; returns its manifest entry."""
-    stored = precision(part.kind, recipe)
+def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None) -> tuple[Component, tuple[str, ...]]:
+    """Build a part and save it under `folder`/onnx; returns its manifest entry and the names of its matrices."""
     tail = part.name.removeprefix(part.kind)
-    file = f"onnx/{STEMS[part.kind]}{tail}{SUFFIXES[stored]}.onnx"
+    file = f"onnx/{STEMS[part.kind]}{tail}{SUFFIXES[precision(part.kind, recipe)]}.onnx"
+    how = storage(part.kind, recipe, (ranges or {}).get(part.name), part.name)
     with weights_to(folder / file):
-        how = storage(part.kind, recipe, (ranges or {}).get(part.name))
         graph = build(part, how, recipe.embeddings, DIALECTS[recipe.target])
     graph.save(folder / file)
-    return Component(part.kind, file, stored, "image_embeds" if part.family.text and part.kind == "vision" else "")
+    used = {name: how.of(name) for name in graph.layer_inputs}
+    coarsest = max(used.values(), key=PRECISIONS.index, default=how.precision)
+    output = "image_embeds" if part.family.text and part.kind == "vision" else ""
+    others = {name: stored for name, stored in used.items() if stored != coarsest}
+    return Component(part.kind, file, coarsest, output, others), tuple(f"{part.name}.{name}" for name in used)
 
 
 def module(kind: str, parts: Parts) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.export.graph import MICROSOFT, Graph
+from edgegeo.recipe import precision_of
 
 Array = NDArray[np.float32]
 
@@ -44,8 +45,14 @@ class Storage:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """int8 only: calibrated (low, high) of a layer's input by layer name; a layer without one is dynamic in the ort
     dialect and has quantised weights only in the trt dialect."""
-    exempt: frozenset[str] = frozenset()
-    """Layers that stay fp32 whatever the precision."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Precision of single layers, `Recipe.layers`."""
+    component: str = ""
+    """Stands before a layer's name, and a dot, where `layers` is asked for it."""
+
+    def of(self, name: str) -> str:
+        """Precision of a layer."""
+        return precision_of(f"{self.component}.{name}" if self.component else name, self.layers, self.precision)
 
 
 def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage) -> str:
@@ -56,7 +63,7 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
     """
     weight = np.asarray(weight, np.float32)
     graph.layer_inputs[name] = x
-    precision = "fp32" if name in storage.exempt else storage.precision
+    precision = storage.of(name)
     if graph.dialect == "trt":
         from edgegeo.export.explicit import explicit  # which quantises with what stands here
 

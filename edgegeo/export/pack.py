@@ -24,7 +24,7 @@ from edgegeo.bundle import (
     TrunkSpec,
 )
 from edgegeo.errors import CheckpointError
-from edgegeo.export.components import Layout
+from edgegeo.export.components import Layout, storage
 from edgegeo.export.grammar import GRAMMAR_NAME, write_grammar
 from edgegeo.export.graph import array
 from edgegeo.export.linear import to_half
@@ -34,6 +34,7 @@ from edgegeo.models.checkpoint import Checkpoint
 from edgegeo.models.family import TextSpec
 from edgegeo.models.prompts import segments, word_ids
 from edgegeo.recipe import DIALECTS, Recipe
+from edgegeo.schema import to_plain
 
 HF_FILES = (
     "config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "tokenizer.json",
@@ -64,7 +65,8 @@ def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
     if "generate" in source.roles:
         head = family.parts(source.roles["generate"].model).head
         checkpoint = source.checkpoint
-        write_grammar(checkpoint.tokenizer, head, checkpoint.settings.answer, folder, recipe.head, recipe.block_size)
+        stored = storage("head", recipe).of("logits")
+        write_grammar(checkpoint.tokenizer, head, checkpoint.settings.answer, folder, stored, recipe.block_size)
     queries = source.roles["embed"].reference.queries if "embed" in source.roles else None
     if queries is not None:
         np.save(folder / "queries.npy", np.asarray(queries, np.float32))
@@ -111,7 +113,7 @@ def manifest(
         roles=dual_roles(source, plan) if dual else roles(source, plan),
         tokenizer="tokenizer.json",
         embed_tokens=None if dual else "embed_tokens.npy", golden="golden.npz", accuracy={}, calibration=calibration,
-        source=source.facts, tools=tool_versions(),
+        source=source.facts | {"recipe": to_plain(recipe)}, tools=tool_versions(),
     )  # fmt: skip
 
 

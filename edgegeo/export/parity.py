@@ -15,6 +15,7 @@ from edgegeo.calibration.samples import Sample
 from edgegeo.errors import CheckpointError, VerificationError
 from edgegeo.export.source import ROLES, Source
 from edgegeo.models.reference import Reference
+from edgegeo.recipe import PRECISIONS
 from edgegeo.runtime import Decoding, Embedder, Generator, Model, Picture, Reranker, prepare_picture
 from edgegeo.runtime.tokens import fill
 
@@ -28,7 +29,6 @@ MARGIN = {"fp32": 0.02, "fp16": 0.05, "int8": 1.0, "int4": 2.5}
 """Largest mean difference of a yes/no margin, in nats."""
 TOKENS = {"fp32": 1.0, "fp16": 0.95, "int8": None, "int4": None}
 """Smallest share of equal greedy tokens. A quantised model may write another digit: kilometres judge that, not this."""
-ORDER = ("fp32", "fp16", "int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def cosine(got: Any, wanted: Any) -> float:
 
 def coarsest(*precisions: str) -> str:
     """The coarsest of some precisions: its limits hold for what passes through all of them."""
-    return max(precisions, key=ORDER.index)
+    return max(precisions, key=PRECISIONS.index)
 
 
 def _pixels(model: Model, expected: Expected, photos: Sequence[bytes]) -> Stage:

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgegeo.bundle import Bundle, check_target, staging
+from edgegeo.bundle import Bundle, Component, check_target, staging
 from edgegeo.calibration import describe_samples, readable, record_ranges
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import components, pack, parity, windows
@@ -22,7 +22,7 @@ from edgegeo.export.source import Source
 from edgegeo.models.weights import is_lean
 from edgegeo.planet import DEFAULT_SEED
 from edgegeo.progress import Progress, silent
-from edgegeo.recipe import Recipe, preset
+from edgegeo.recipe import Recipe, check_layers, preset
 from edgegeo.runtime import Picture, open_session, prepare_picture
 from edgegeo.runtime.image import open_image
 from edgegeo.schema import to_plain
@@ -44,7 +44,7 @@ def export_source(
     samples = planet_scenes(recipe.calibration_samples, "validation", _planet_seed(source), progress)
     samples = readable(samples, source.checkpoint.reads)
     with staging(out) as exact_folder, staging(out) as folder, staging(out) as final:
-        if is_lean(source.checkpoint.model) and not _is_exact(recipe):
+        if is_lean(source.checkpoint.model) and not recipe.exact:
             done = _in_parts(source, recipe, plan, samples, folder, costs, progress)
         else:
             done = _whole(source, recipe, plan, samples, (exact_folder, folder), costs, progress)
@@ -57,19 +57,20 @@ def _whole(
 ) -> Staged:  # fmt: skip
     """By way of a complete fp32 bundle, which is compared first and stands beside the result in the report."""
     with costs.stage("write fp32"):
-        exact = _stage(source, preset("fp32", recipe.target), plan, folders[0], {}, {}, progress)
+        exact, names = _stage(source, preset("fp32", recipe.target), plan, folders[0], {}, {}, progress)
+    check_layers(recipe, names)
     checked = samples[:PARITY_SAMPLES]
     expected = _expect(source, checked, None, costs, progress)
     with costs.stage("compare fp32"):
         exact_stages = parity.compare(exact, source, expected, checked)
     parity.require(exact_stages, "fp32")
-    if _is_exact(recipe):
+    if recipe.exact:
         made = Bundle(exact.path, replace(exact.manifest, name=f"{source.name}-{recipe.name}"), "")
         return Staged(made, None, exact_stages, (), _merged(source), costs=costs)
     with costs.stage("calibrate"):
         ranges, calibration = _calibrate(source, recipe, plan, samples, folders[0], progress)
     with costs.stage(f"write {recipe.name}"):
-        made = _stage(source, recipe, plan, folders[1], ranges, calibration, progress)
+        made, _ = _stage(source, recipe, plan, folders[1], ranges, calibration, progress)
     with costs.stage(f"compare {recipe.name}"):
         stages = parity.compare(made, source, expected, checked)
     parity.require(stages, recipe.name)
@@ -84,7 +85,8 @@ def _in_parts(
     with costs.stage("calibrate"):
         ranges, calibration = _calibrate(source, recipe, plan, samples, folder, progress)
     with costs.stage(f"write {recipe.name}"):
-        made = _stage(source, recipe, plan, folder, ranges, calibration, progress)
+        made, names = _stage(source, recipe, plan, folder, ranges, calibration, progress)
+    check_layers(recipe, names)
     checked = samples[:LEAN_SAMPLES]
     expected = _expect(source, checked, LEAN_STEPS, costs, progress)
     with costs.stage("prove fp32 in parts"):
@@ -114,16 +116,18 @@ def _merged(source: Source) -> dict[str, float]:
 def _stage(
     source: Source, recipe: Recipe, plan: Layout, folder: Path, ranges: Ranges, calibration: dict[str, Any],
     progress: Progress,
-) -> Bundle:  # fmt: skip
-    """Write everything but golden outputs and accuracy card into a staged folder."""
-    written = {}
+) -> tuple[Bundle, tuple[str, ...]]:  # fmt: skip
+    """Write everything but golden outputs and accuracy card into a staged folder; the names of all matrices."""
+    written: dict[str, Component] = {}
+    names: list[str] = []
     for index, (name, part) in enumerate(plan.parts.items()):
         progress(f"write {recipe.name}", index, len(plan.parts))
-        written[name] = components.write(part, recipe, folder, ranges)
+        written[name], found = components.write(part, recipe, folder, ranges)
+        names.extend(found)
     progress(f"write {recipe.name}", len(plan.parts), len(plan.parts))
     pack.write_arrays(source, recipe, folder)
     pack.copy_files(source, folder)
-    return pack.draft(folder, pack.manifest(source, recipe, plan, written, calibration))
+    return pack.draft(folder, pack.manifest(source, recipe, plan, written, calibration)), tuple(names)
 
 
 def _planet_seed(source: Source) -> int:
@@ -131,15 +135,11 @@ def _planet_seed(source: Source) -> int:
     return DEFAULT_SEED if seed is None else seed
 
 
-def _is_exact(recipe: Recipe) -> bool:
-    return {recipe.vision, recipe.trunk, recipe.head, recipe.embeddings} == {"fp32"}
-
-
 def _calibrate(
     source: Source, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], folder: Path, progress: Progress
 ) -> tuple[Ranges, dict[str, Any]]:
     """Ranges of the vision towers' activations, where the recipe asks for static ones."""
-    if recipe.vision != "int8" or recipe.vision_activations != "static":
+    if "int8" not in {recipe.vision, *recipe.layers.values()} or recipe.vision_activations != "static":
         return {}, {}
     spec = source.checkpoint.image
     pictures = [prepare_picture(open_image(picture), spec) for s in samples for picture in (s.photo, s.tile)]

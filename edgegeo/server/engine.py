@@ -97,7 +97,7 @@ class Engine:
         them; of its texts it falls to 0.998, for no gain. Other graphs differ by rounding only.
         """
         manifest, role = self.locator.model.bundle.manifest, self.locator.model.bundle.manifest.roles.embed
-        return role is None or manifest.dialect != "ort" or self.precision[role.trunk] != "int8"
+        return role is None or manifest.dialect != "ort" or "int8" not in manifest.components[role.trunk].precisions
 
     @property
     def providers(self) -> list[str]:

@@ -34,7 +34,7 @@ CASES = [
     ("int8", {"ranges": {"y": (-4.0, 4.5)}}, 0.03),
     ("int4", {"block_size": 64}, 0.16),
     ("int4", {"block_size": 128}, 0.18),
-    ("int8", {"exempt": frozenset({"y"})}, 1e-6),
+    ("int8", {"layers": {"y": "fp32"}}, 1e-6),
 ]
 
 

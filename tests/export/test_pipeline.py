@@ -1,15 +1,17 @@
 """Checkpoint to bundle, the whole way, on the tiny model with its LoRA retriever, DoRA GPS adapter and queries."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgegeo.bundle import Bundle, open_bundle
 from edgegeo.calibration import describe_samples
-from edgegeo.errors import BundleError, VerificationError
+from edgegeo.errors import BundleError, InputError, VerificationError
 from edgegeo.evaluate import planet_scenes
 from edgegeo.export import parity
 from edgegeo.export.pipeline import export_source
@@ -111,6 +113,28 @@ def test_static_vision_is_calibrated_on_real_samples(source: Source, tmp_path: P
     wanted = describe_samples(planet_scenes(8, "validation"), "validation", 2026)
     assert bundle.manifest.calibration["sha256"] == wanted.sha256
     assert not any(name.startswith("calibration") for name in bundle.manifest.files)
+
+
+def test_layers_of_another_precision_stand_in_graph_and_manifest(source: Source, tmp_path: Path) -> None:
+    layers = {"trunk*.layers.0.*": "fp32", "vision*.fc2": "fp16"}
+    export_source(source, replace(preset("int8"), layers=layers), tmp_path / "mixed", places=0)
+    bundle = open_bundle(tmp_path / "mixed")
+    parts = bundle.manifest.components
+    kept = {f"layers.0.{matrix}": "fp32" for matrix in ("qkv", "o", "gate_up", "down")}
+    assert (parts["trunk_embed"].precision, parts["trunk_embed"].layers) == ("int8", kept)
+    assert parts["vision"].layers == {"layers.0.fc2": "fp16", "layers.1.fc2": "fp16"}
+    assert parts["head"].layers == {}
+    stored = {w.name: w.data_type for w in onnx.load(bundle.component("trunk_embed")).graph.initializer}
+    assert stored["layers.0.qkv.weight"] == onnx.TensorProto.FLOAT
+    assert stored["layers.1.qkv.weight_int8"] == onnx.TensorProto.INT8
+    assert bundle.manifest.source["recipe"]["layers"] == layers
+
+
+def test_a_misspelt_layer_is_told_and_nothing_written(source: Source, tmp_path: Path) -> None:
+    recipe = replace(preset("int8"), layers={"trunk.layer.0.*": "fp32"})
+    with pytest.raises(InputError, match=r"no layer matches 'trunk\.layer\.0\.\*'; layers are named as "):
+        export_source(source, recipe, tmp_path / "mixed", places=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_failed_verification_leaves_nothing_behind_and_the_old_bundle_intact(

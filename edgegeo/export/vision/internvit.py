@@ -149,7 +149,7 @@ def _skip_norm(graph: Graph, branch: str, residual: str, module: Any, name: str,
 def _scaled_linear(graph: Graph, x: str, module: Any, scale: Any, name: str, storage: Storage) -> str:
     """A matrix and its layer scale (lambda), one column of the matrix times one number."""
     weight, bias, factor = array(module.weight).T, array(module.bias), array(scale)
-    if storage.precision == "fp16" and name not in storage.exempt:
+    if storage.of(name) == "fp16":
         # Small scales would push the products below what float16 holds exactly.
         plain = linear(graph, x, weight, bias, name, storage)
         return graph.node("Mul", [plain, graph.weight(f"{name}.scale", factor)], f"{name}.scaled")
