@@ -15,7 +15,7 @@ import numpy as np
 
 from edgegeo.export.blocks import softmax_attention
 from edgegeo.export.decoder_shape import TrunkShape
-from edgegeo.export.graph import MICROSOFT, Graph
+from edgegeo.export.graph import FLOAT, MICROSOFT, Graph
 from edgegeo.export.rope import Pair, rope_tables, rotate, rows_of_grids, rows_of_positions
 
 FORBIDDEN = -60000.0
@@ -167,6 +167,8 @@ class TrtAttention:
         turned = rotate(graph, heads_apart(graph, query, shape.heads, f"{name}.q"), rows, f"{name}.q")
         new_keys = rotate(graph, heads_apart(graph, key, shape.kv_heads, f"{name}.k"), rows, f"{name}.k")
         new_values = heads_apart(graph, value, shape.kv_heads, f"{name}.v")
+        if graph.attention != FLOAT:
+            new_keys, new_values = graph.in_half(new_keys), graph.in_half(new_values)
         present = [
             graph.node("Concat", [f"past_key_values.{index}.{part}", new], f"present.{index}.{part}", axis=2)
             for part, new in (("key", new_keys), ("value", new_values))
@@ -229,9 +231,8 @@ def masks(graph: Graph, shape: TrunkShape, windows: Sequence[int], slots: str) -
 
 
 def _additive(graph: Graph, allowed: str, name: str) -> str:
-    scores = [
-        graph.weight(f"{name}.{part}", np.array(value, np.float32)) for part, value in (("yes", 0.0), ("no", FORBIDDEN))
-    ]
+    kind = np.float32 if graph.attention == FLOAT else np.float16
+    scores = [graph.weight(f"{name}.{part}", np.array(value, kind)) for part, value in (("yes", 0), ("no", FORBIDDEN))]
     chosen = graph.node("Where", [allowed, *scores], f"{name}.added")
     return graph.node("Unsqueeze", [chosen, graph.integers("axis_1", [1])], name)
 
@@ -255,7 +256,8 @@ def grouped_attention(
 ) -> str:
     """Masked attention in standard operators.
 
-    query (B, heads, S, d), key and value (B, kv, T, d) -> (B, S, heads * d).
+    query (B, heads, S, d) float32, key, value and mask as the graph's attention has them -> (B, S, heads * d) float32.
+    key and value (B, kv, T, d).
     """
     scaled = graph.node("Mul", [query, graph.weight(f"{name}.scale", np.array(scale, np.float32))], f"{name}.scaled")
     turned = graph.node("Transpose", [key], f"{name}.keys", perm=[0, 1, 3, 2])

@@ -8,7 +8,7 @@ with torch. All tensors are float32, and a function that returns one tensor has 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegeo.export.graph import MICROSOFT, Graph
+from edgegeo.export.graph import FLOAT, MICROSOFT, Graph
 
 Array = NDArray[np.float32]
 
@@ -115,7 +115,10 @@ def full_attention(
         shaped = graph.node("Reshape", [x, split], f"{name}.{part}_shaped")
         apart[part] = graph.node("Transpose", [shaped], f"{name}.{part}_heads", perm=order)
     scaled = graph.node("Mul", [apart["query"], _scalar(graph, f"{name}.scale", scale)], f"{name}.query_scaled")
-    attended = softmax_attention(graph, scaled, apart["key"], apart["value"], name, bias)
+    key, value = apart["key"], apart["value"]
+    if graph.attention != FLOAT:
+        key, value, bias = graph.in_half(key), graph.in_half(value), graph.in_half(bias) if bias else ""
+    attended = softmax_attention(graph, scaled, key, value, name, bias)
     joined = graph.node("Transpose", [attended], f"{name}.joined", perm=[0, 2, 1, 3])
     return graph.node("Reshape", [joined, graph.integers("shape_joined", [0, 0, -1])], name)
 
@@ -123,13 +126,18 @@ def full_attention(
 def softmax_attention(graph: Graph, query: str, key: str, value: str, name: str, bias: str) -> str:
     """softmax(query key + bias) value in standard operators.
 
-    query (B, N, S, d) already scaled, key (B, N, d, T), value (B, N, T, d) -> (B, N, S, d).
+    query (B, N, S, d) float32 already scaled, key (B, N, d, T), value (B, N, T, d) -> (B, N, S, d) float32. key, value
+    and bias, which may be "", as the graph's attention has them. In float16 all of it, the softmax too, is one chain:
+    TensorRT has fused kernels for that, and none in float32.
     """
+    if graph.attention != FLOAT:
+        query = graph.in_half(query)
     scores = graph.node("MatMul", [query, key], f"{name}.scores")
     if bias:
         scores = graph.node("Add", [scores, bias], f"{name}.masked")
     weights = graph.node("Softmax", [scores], f"{name}.softmax", axis=-1)
-    return graph.node("MatMul", [weights, value], f"{name}.weighted")
+    weighted = graph.node("MatMul", [weights, value], f"{name}.weighted")
+    return weighted if graph.attention == FLOAT else graph.node("Cast", [weighted], f"{name}.weighted_wide", to=FLOAT)
 
 
 def _scalar(graph: Graph, name: str, value: float) -> str:

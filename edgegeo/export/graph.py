@@ -30,6 +30,7 @@ SLICE_BYTES = 64 << 20
 """A weight that is no contiguous array is written in slices of about this size."""
 
 FLOAT = TensorProto.FLOAT
+HALF = TensorProto.FLOAT16
 INT64 = TensorProto.INT64
 INT4 = TensorProto.INT4
 
@@ -60,11 +61,15 @@ def weights_to(file: Path) -> Iterator[None]:
 class Graph:
     """An ONNX graph under construction. Tensors are named by the caller; nodes are named after their first output."""
 
-    def __init__(self, name: str, dialect: str = "ort") -> None:
+    def __init__(self, name: str, dialect: str = "ort", precision: str = "fp32") -> None:
+        """precision: of the matrices. In the trt dialect, attention and KV cache follow it: float16 below fp32."""
         if dialect not in OPSETS:
             raise ValueError(f"unknown dialect {dialect!r}; use {' or '.join(OPSETS)}")
         self.name = name
         self.dialect = dialect
+        self.attention = HALF if dialect == "trt" and precision != "fp32" else FLOAT
+        """What attention computes in and the KV cache holds: HALF or FLOAT."""
+        self._halves: dict[str, str] = {}
         self._opset = OPSETS[dialect]
         self._nodes: list[Any] = []
         self._weights: dict[str, Any] = {}
@@ -112,6 +117,12 @@ class Graph:
         names = [outputs] if isinstance(outputs, str) else list(outputs)
         self._nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], domain=domain, **attributes))
         return names[0]
+
+    def in_half(self, x: str) -> str:
+        """The float32 tensor x as float16; cast once, however many ask."""
+        if x not in self._halves:
+            self._halves[x] = self.node("Cast", [x], f"{x}.half", to=HALF)
+        return self._halves[x]
 
     def branch(self, name: str, emit: Callable[[], str]) -> Any:
         """A branch for an If node: the nodes that `emit` appends, ending in the float32 tensor it returns.

@@ -14,7 +14,7 @@ def build_head(head: Any, storage: Storage, dialect: str = "ort") -> Graph:
 
     Logits come out as the matrix makes them: models that cap them are refused with their trunk.
     """
-    graph = Graph("lm_head", dialect)
+    graph = Graph("lm_head", dialect, storage.precision)
     vocabulary, hidden = head.weight.shape
     states = graph.input("hidden_states", FLOAT, ["batch", "asked", hidden])
     linear(graph, states, array(head.weight).T, array(head.bias) if head.bias is not None else None, "logits", storage)

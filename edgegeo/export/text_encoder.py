@@ -39,7 +39,7 @@ def build_clip_text(text: Any, projection: Any, storage: Storage, table: str = "
     check_encoder(config, "the text encoder")
     if not isinstance(config.eos_token_id, int):
         raise CheckpointError(f"the text encoder pools at {config.eos_token_id}; this version needs one eos_token_id")
-    graph = Graph("text_encoder", dialect)
+    graph = Graph("text_encoder", dialect, storage.precision)
     ids = graph.input("input_ids", INT64, ["batch", "sequence"])
     length = graph.node("Shape", [ids], "length", start=1, end=2)
     zero, first = graph.integers("start", [0]), graph.integers("axis_0", [0])
@@ -64,7 +64,7 @@ def build_siglip_text(text: Any, storage: Storage, table: str = "fp32", dialect:
     config = text.config
     check_encoder(config, "the text encoder")
     length = config.max_position_embeddings
-    graph = Graph("text_encoder", dialect)
+    graph = Graph("text_encoder", dialect, storage.precision)
     ids = graph.input("input_ids", INT64, ["batch", length])
     positions = graph.weight("positions", array(text.embeddings.position_embedding.weight))
     states = graph.node("Add", [_token_rows(graph, text, ids, table), positions], "embeddings")

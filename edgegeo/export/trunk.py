@@ -4,7 +4,8 @@ One graph serves prefill, decoding and embedding. Inputs and outputs:
 
     inputs_embeds (B, S, H) float32         attention_mask (B, T) int64, see export/attention.py
     positions (B, K) int64                  indexes into S whose hidden states are wanted
-    past_key_values.{i}.key|value (B, kv, P, hd) float32, with the keys already rotated
+    past_key_values.{i}.key|value (B, kv, P, hd) float32, with the keys already rotated; float16 in the trt dialect
+                                            unless the matrices are fp32
     position_ids (3, B, S) int64            M-RoPE only (Qwen2.5-VL): temporal, height and width position
     image_blocks (B, S) int64               Gemma 3 only: 0 text, n the n-th picture, whose positions see each other
  -> hidden_states (B, K, H) float32 after the final norm; present.{i}.key|value (B, kv, P', hd)
@@ -36,7 +37,7 @@ def build_trunk(text: Any, storage: Storage, dialect: str = "ort") -> Graph:
     Raises CheckpointError for configurations it does not reproduce.
     """
     shape = trunk_shape(text.config, dialect)
-    graph = Graph("decoder", dialect)
+    graph = Graph("decoder", dialect, storage.precision)
     states, skip = _inputs(graph, shape), ""
     attention = (OrtAttention if dialect == "ort" else TrtAttention)(graph, text, shape)
     for index, layer in enumerate(text.layers):
@@ -45,7 +46,7 @@ def build_trunk(text: Any, storage: Storage, dialect: str = "ort") -> Graph:
     graph.output("hidden_states", FLOAT, ["batch", "asked", shape.hidden])
     for i in range(shape.layers):
         for part in ("key", "value"):
-            graph.output(f"present.{i}.{part}", FLOAT, ["batch", shape.kv_heads, "present", shape.head_dim])
+            graph.output(f"present.{i}.{part}", graph.attention, ["batch", shape.kv_heads, "present", shape.head_dim])
     return graph
 
 
@@ -59,7 +60,9 @@ def _inputs(graph: Graph, shape: TrunkShape) -> str:
         graph.input("image_blocks", INT64, ["batch", "sequence"])
     for i in range(shape.layers):
         for part in ("key", "value"):
-            graph.input(f"past_key_values.{i}.{part}", FLOAT, ["batch", shape.kv_heads, "past", shape.head_dim])
+            graph.input(
+                f"past_key_values.{i}.{part}", graph.attention, ["batch", shape.kv_heads, "past", shape.head_dim]
+            )
     graph.node("Unsqueeze", ["positions", graph.integers("axis_last", [-1])], "positions_nd")
     return states
 

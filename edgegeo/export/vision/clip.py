@@ -23,7 +23,7 @@ def build(parts: Parts, config: Any, spec: ImageSpec, storage: Storage, dialect:
     """
     vision, tower, size = parts.vision, config.vision_config, spec.size
     check(tower, size)
-    graph = Graph("vision_encoder", dialect)
+    graph = Graph("vision_encoder", dialect, storage.precision)
     pixels = graph.input("pixel_values", FLOAT, ["batch", tower.num_channels, size, size])
     patch = graph.weight("patch.weight", array(vision.embeddings.patch_embedding.weight))
     graph.node("Conv", [pixels, patch], "patches", strides=[tower.patch_size] * 2)

@@ -24,7 +24,7 @@ def build(parts: Any, config: Any, spec: ImageSpec, storage: Storage, dialect: s
             f"Gemma 3 sees tiles of {vision.image_size} px only, not {spec.size}: its projector pools a fixed grid; "
             "lower the number of tiles instead"
         )
-    graph = Graph("vision_encoder", dialect)
+    graph = Graph("vision_encoder", dialect, storage.precision)
     states = encoder(graph, parts.vision, vision, spec.size, storage)
     pooled = _pool(graph, states, module, vision.hidden_size)
     norm = module.mm_soft_emb_norm

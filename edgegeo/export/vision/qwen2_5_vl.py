@@ -42,7 +42,7 @@ def build(parts: Any, config: Any, spec: ImageSpec, storage: Storage, dialect: s
     """
     vision, tower = config.vision_config, parts.vision
     check(vision, spec)
-    graph = Graph("vision_encoder", dialect)
+    graph = Graph("vision_encoder", dialect, storage.precision)
     graph.input("pixel_values", FLOAT, ["patches", vision.in_channels * vision.patch_size**2])
     graph.input("patch_places", INT64, ["patches", 2])
     places = (spec.window // spec.patch) ** 2

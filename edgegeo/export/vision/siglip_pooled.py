@@ -27,7 +27,7 @@ def build(parts: Parts, config: Any, spec: ImageSpec, storage: Storage, dialect:
             "the vision tower has no pooling head (vision_use_head is false), so it gives no embedding; "
             "use a SigLIP checkpoint that was saved whole"
         )
-    graph = Graph("vision_encoder", dialect)
+    graph = Graph("vision_encoder", dialect, storage.precision)
     states = encoder(graph, vision, tower, spec.size, storage)
     pooled = _attention_pool(graph, vision.head, states, tower, storage)
     normed, _ = add_norm(graph, "", pooled, vision.head.layernorm, "head.norm")

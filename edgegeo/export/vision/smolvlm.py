@@ -25,7 +25,7 @@ def build(parts: Any, config: Any, spec: ImageSpec, storage: Storage, dialect: s
             f"{spec.size} px make {side} patches a side, which the pixel shuffle can't join by {shrink}; "
             f"choose a multiple of {vision.patch_size * shrink} px"
         )
-    graph = Graph("vision_encoder", dialect)
+    graph = Graph("vision_encoder", dialect, storage.precision)
     states = encoder(graph, parts.vision, vision, spec.size, storage)
     _connector(graph, parts.connector, states, side, vision.hidden_size, storage)
     return graph
