@@ -143,7 +143,7 @@ def as_stored(rows: Array, precision: str, block_size: int) -> Array:
 
 
 def quantise_grid(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], Array]:
-    """The same blocks as `quantise_blocks`, as ONNX's INT4 stores them.
+    """Blocks like those of `quantise_blocks`, as ONNX's INT4 stores them, with positive scales.
 
     weight (K, N), N even, block_size dividing K -> codes (K, N/2) uint8, two signed values a byte, the first in the
     low half; scales (K/block, N) float32, zero point 0.
@@ -153,7 +153,7 @@ def quantise_grid(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], Ar
     scales = np.empty((k // block_size, n), np.float32)
 
     def work(a: int, b: int) -> None:
-        codes, scale = _fit(_cells(weight[:, a:b], block_size))
+        codes, scale = _fit(_cells(weight[:, a:b], block_size), positive=True)
         rows = codes.reshape(block_size, k // block_size, b - a).transpose(1, 0, 2).reshape(k, b - a)
         nibbles = rows.astype(np.int8).view(np.uint8) & np.uint8(15)
         packed[:, a // 2 : b // 2] = nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
@@ -175,10 +175,13 @@ def _cells(part: Array, block_size: int) -> Array:
     return cells.reshape(block_size, -1)
 
 
-def _fit(cells: Array) -> tuple[Array, Array]:
-    """Codes -8..7 (block, M) as float32 and scales (M,) of cells (block, M), with the least squared error tried."""
+def _fit(cells: Array, positive: bool = False) -> tuple[Array, Array]:
+    """Codes -8..7 (block, M) as float32 and scales (M,) of cells (block, M), with the least squared error tried.
+
+    positive: no scale is negative, as TensorRT wants them; a block whose peak is positive then reaches 7, not -8.
+    """
     low, high = cells.min(axis=0), cells.max(axis=0)
-    peak = np.where(high > -low, high, low)
+    peak = np.minimum(low, high * np.float32(-8 / 7)) if positive else np.where(high > -low, high, low)
     scale = np.ones_like(peak)
     best = np.full_like(peak, np.inf)
     work, trial = np.empty_like(cells), np.empty_like(peak)

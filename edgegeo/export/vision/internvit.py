@@ -36,7 +36,7 @@ def build(parts: Any, config: Any, spec: ImageSpec, storage: Storage, dialect: s
     """
     vision, tower = config.vision_config, parts.vision
     _check(config, spec)
-    graph = Graph("vision_encoder", dialect)
+    graph = Graph("vision_encoder", dialect, storage.precision)
     pixels = graph.input("pixel_values", FLOAT, ["batch", vision.num_channels, spec.size, spec.size])
     residual, branch = _embeddings(graph, tower.embeddings, pixels, vision, spec.size), ""
     for index, layer in enumerate(tower.encoder.layer[: _layers(config)]):
