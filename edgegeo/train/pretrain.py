@@ -40,7 +40,9 @@ TEXT, TILE_TALK, PHOTO_TALK, GPS, PAIR, TEXT_PAIR = 64, 96, 64, 48, 48, 88
 NEW_PAIRS = 0.5
 """Share of pairs that show different places."""
 HARD_PAIRS = 0.75
-"""Share of those whose other place is the most alike of the batch; the rest are drawn. Re-ranking meets the former."""
+"""Share of those whose other place is the most alike of the batch, as re-ranking meets it; the rest are drawn."""
+ALL_HARD = 0.6
+"""Share of the steps over which that share rises from none: a model that can tell no pair yet learns from easy ones."""
 WEIGHTS = {"gps": 3.0, "pair": 2.0, "text_pair": 2.0}
 """Loss weights other than 1. Few of an answer's tokens can be learned at all: its last digits are noise."""
 GPS_PLACES = 200
@@ -92,14 +94,14 @@ class Pretraining:
         s = self.settings
         rng = np.random.default_rng((s.seed, number))
         index = self.alike.batch(s.batch, rng)
-        losses = self.losses(index, rng)
+        losses = self.losses(index, rng, HARD_PAIRS * min(1.0, number / (ALL_HARD * s.steps)))
         total: Tensor = torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
         total.backward()
         norm = self.masters.step(cosine(number, s.steps, s.warmup, s.lr))
         return {name: float(value.detach()) for name, value in losses.items()} | {"norm": norm}
 
-    def losses(self, index: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Each task's loss on the places of `index`."""
+    def losses(self, index: np.ndarray, rng: np.random.Generator, hard: float) -> dict[str, Tensor]:
+        """Each task's loss on the places of `index`; `hard` of the pairs of different places are the most alike."""
         model, talk, words = self.model, self.talk, [self.places.words[i] for i in index]
         both = np.concatenate([self.places.pictures(kind, index) for kind in ("tile", "photo")])
         features = features_of(model, both)
@@ -121,7 +123,7 @@ class Pretraining:
             losses[name] = answer_loss(hidden_states(model, rows.ids, feats), rows.labels, head, start)
         likeness = {"pair": (photos @ tiles.T).detach(), "text_pair": (texts @ tiles.T).detach()}
         for name, query, length in (("pair", "image", PAIR), ("text_pair", "text", TEXT_PAIR)):
-            other, same = partners(likeness[name][:n], rng)
+            other, same = partners(likeness[name][:n], rng, hard)
             rows = talk.pairs(query, some, same, rng, length)
             seen = tile[other] if query == "text" else torch.stack([photo[:n], tile[other]], 1).flatten(0, 1)
             losses[name] = answer_loss(hidden_states(model, rows.ids, seen), rows.labels, head, start)
@@ -150,13 +152,13 @@ class Pretraining:
         return validate.retrieval(embed, learner, source) | validate.answers(learner, source, some, 1.0, 22, some)
 
 
-def partners(likeness: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-    """For each query (rows) a tile (columns), and whether it is its own; others are random or the most alike."""
+def partners(likeness: Tensor, rng: np.random.Generator, hard: float) -> tuple[Tensor, np.ndarray]:
+    """For each query (rows) a tile (columns), and whether it is its own; others are random, or the most alike."""
     n, wide = likeness.shape
     own = torch.arange(n)
     hardest = likeness.scatter(1, own[:, None], float("-inf")).argmax(1)
     drawn = (own + torch.from_numpy(rng.integers(1, wide, n))) % wide
-    different = torch.where(torch.from_numpy(rng.random(n) < HARD_PAIRS), hardest, drawn)
+    different = torch.where(torch.from_numpy(rng.random(n) < hard), hardest, drawn)
     same = rng.random(n) >= NEW_PAIRS
     return torch.where(torch.from_numpy(same), own, different), same
 
