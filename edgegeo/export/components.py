@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import Component, ImageSpec
+from edgegeo.export import lint
 from edgegeo.export.graph import Graph, weights_to
 from edgegeo.export.head import build_head
 from edgegeo.export.linear import Storage
@@ -110,6 +111,8 @@ def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None
     with weights_to(folder / file):
         graph = build(part, how, recipe.embeddings, DIALECTS[recipe.target])
     graph.save(folder / file)
+    if graph.dialect == "trt":
+        lint.require(folder / file)
     used = {name: how.of(name) for name in graph.layer_inputs}
     coarsest = max(used.values(), key=PRECISIONS.index, default=how.precision)
     output = "image_embeds" if part.family.text and part.kind == "vision" else ""

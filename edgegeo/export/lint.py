@@ -1,0 +1,72 @@
+"""The linter of the trt dialect: what TensorRT would refuse or run slowly, by rule and node, before there is a GPU.
+
+TensorRT-RTX compiles on any machine but takes more than TensorRT on a Jetson does (scales of 0, blocks of int8,
+a scale a channel for activations), so compiling is no proof; these rules are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegeo.errors import BundleError, InputError, VerificationError
+from edgegeo.export.lint_graph import LintGraph
+from edgegeo.export.lint_rules import EIGHT_BIT_FLOAT, MODERN, PORTABLE, RULES, TYPES, Profile
+
+PROFILES = {
+    "jetpack6": Profile("jetpack6", "TensorRT 10.3", 20, PORTABLE, TYPES),
+    "modern": Profile("modern", "TensorRT 10.15", 24, MODERN, TYPES | EIGHT_BIT_FLOAT),
+}
+"""jetpack6: everything from TensorRT 10.3 on, which is JetPack 6; modern: 10.15 on."""
+PORTABLE_PROFILE = "jetpack6"
+SHOWN = 3
+"""Violations that an error quotes."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that a node breaks."""
+
+    rule: str
+    node: str
+    """Name of the node or tensor."""
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"[{self.rule}] {self.node}: {self.found}; {self.remedy}"
+
+
+def lint_model(model: Any, profile: str = PORTABLE_PROFILE, folder: Path | None = None) -> tuple[Violation, ...]:
+    """Violations of a ModelProto, by rule; folder: where its external data lies. InputError: an unknown profile."""
+    if profile not in PROFILES:
+        raise InputError(f"unknown profile '{profile}'; use one of {', '.join(PROFILES)}")
+    graph, against = LintGraph(model, folder), PROFILES[profile]
+    found = [
+        Violation(rule.name, node, fault, rule.remedy) for rule in RULES for node, fault in rule.check(graph, against)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def lint_file(file: Path, profile: str = PORTABLE_PROFILE) -> tuple[Violation, ...]:
+    """`lint_model` of a file, whose large weights are not read; BundleError for one that is no ONNX graph."""
+    import onnx
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+        onnx.checker.check_model(str(file))
+    except OSError as error:
+        raise BundleError(f"{file} can't be read ({error.strerror or error}); name an .onnx file or a bundle") from None
+    except Exception as error:  # protobuf's decoder and onnx's checker raise their own classes
+        text = " ".join(str(error).split())[:200]
+        raise BundleError(f"{file} is no valid ONNX graph ({text}); export it again") from None
+    return lint_model(model, profile, file.parent)
+
+
+def require(file: Path, profile: str = PORTABLE_PROFILE) -> None:
+    """VerificationError naming rules and nodes that a written graph breaks."""
+    found = lint_file(file, profile)
+    if found:
+        more = f", and {len(found) - SHOWN} more (edgegeo lint)" if len(found) > SHOWN else ""
+        raise VerificationError(
+            f"{file.name} breaks rules of TensorRT: {'; '.join(map(str, found[:SHOWN]))}{more}. Nothing was written"
+        )
