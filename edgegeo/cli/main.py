@@ -16,7 +16,7 @@ import edgegeo
 from edgegeo.cli.flags import flag
 from edgegeo.errors import EdgegeoError
 
-VERBS = ("export", "locate", "serve", "bench", "verify", "embed", "eval", "fit", "plan", "doctor", "wheelhouse")
+VERBS = ("export", "locate", "serve", "bench", "verify", "lint", "embed", "eval", "fit", "plan", "doctor", "wheelhouse")
 GROUPS = ("index", "train", "planet", "data")
 EXTRAS = {
     "onnxruntime": "cpu",
