@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgegeo.geo import Position
 from edgegeo.runtime.formats import Located
 from edgegeo.runtime.generate import Generated
-from edgegeo.runtime.locator import Answer, Hit
+from edgegeo.runtime.outcome import Answer, Hit
 
 NOW = datetime(2026, 11, 20, 23, 59, 58, 670_000, timezone.utc)
 NASTY = "<b>&amp;\"'\x00\x1b]]>\n\udce9 \U0001f5fa.jpg"

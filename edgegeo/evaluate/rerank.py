@@ -10,9 +10,26 @@ from edgegeo.evaluate.retrieval import Embeddings
 from edgegeo.evaluate.scenes import Scene
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime import ImageTokens, Reranker
-from edgegeo.runtime.rerank import fused
+from edgegeo.runtime.doubt import open_fit
+from edgegeo.runtime.weighing import Weighing
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """B queries and the k best tiles of the search for each, all of them looked at."""
+
+    scores: Floats
+    """(B, k) cosines, best first."""
+    margins: Floats
+    """(B, k) log-odds of yes."""
+    right: NDArray[np.bool_]
+    """(B, k) whether it is the query's own tile."""
+
+    def first(self, values: Floats) -> Floats:
+        """(B,) 0/1: whether the own tile comes first by values (B, k); of equal ones the first counts."""
+        return np.asarray(self.right[np.arange(len(values)), values.argmax(axis=1)], np.float64)
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class RerankRun:
     yes_no: Floats
     """By p(yes) alone."""
     fused: Floats
-    """By both stages, as `Locator` orders them (edgegeo.runtime.rerank.fused)."""
+    """By both stages, weighed as the bundle's fit says (edgegeo/runtime/weighing.py)."""
 
 
 def rerank_scenes(
@@ -31,25 +48,41 @@ def rerank_scenes(
     progress: Progress = silent,
 ) -> RerankRun:  # fmt: skip
     """Re-rank the top k tiles of every scene's text or photo (`query`: "text" or "photo")."""
+    looked = look(reranker, embeddings, scenes, query, k, progress)
+    fit = open_fit(reranker.model.bundle)
+    weighing = fit.rerank.get(query, Weighing()) if fit is not None else Weighing()
+    fused = weighing.fused(looked.scores, looked.margins)
+    return RerankRun(looked.first(looked.scores), looked.first(looked.margins), looked.first(fused))
+
+
+def look(
+    reranker: Reranker, embeddings: Embeddings, scenes: Sequence[Scene], query: str, k: int = 10,
+    progress: Progress = silent, both_orders: bool = False,
+) -> Looked:  # fmt: skip
+    """Ask about the top k tiles of every query; queries may be fewer than tiles."""
     vectors = embeddings.texts if query == "text" else embeddings.photos
-    first, alone, both = (np.zeros(len(scenes)) for _ in range(3))
-    tiles = _tile_features(reranker, scenes)
-    for i, scene in enumerate(scenes):
-        scores = embeddings.tiles @ vectors[i]
-        top = np.argsort(-scores, kind="stable")[:k]
-        pieces, pictures = reranker.query(scene.text if query == "text" else scene.photo)
-        margins = reranker.features(pieces, pictures, [tiles[j] for j in top])
-        first[i] = top[0] == i
-        alone[i] = top[int(np.argmax(margins))] == i
-        both[i] = top[int(np.argmax(fused(scores[top], margins)))] == i
-        progress(f"re-rank by {query}", i + 1, len(scenes))
-    return RerankRun(first, alone, both)
+    k = min(k, len(embeddings.tiles))
+    scores, margins, right = np.empty((len(vectors), k)), np.empty((len(vectors), k)), np.zeros((len(vectors), k), bool)
+    tiles = _Tiles(reranker, scenes)
+    for i, vector in enumerate(vectors):
+        cosines = embeddings.tiles @ vector
+        top = np.argsort(-cosines, kind="stable")[:k]
+        asked = reranker.ask(scenes[i].text if query == "text" else scenes[i].photo, both_orders)
+        scores[i], margins[i], right[i] = cosines[top], asked.margins(tiles.of(top)), top == i
+        progress(f"re-rank by {query}", i + 1, len(vectors))
+    return Looked(scores, margins, right)
 
 
-def _tile_features(reranker: Reranker, scenes: Sequence[Scene], batch: int = 16) -> list[ImageTokens]:
-    """Image tokens of all tiles, computed once."""
-    out: list[ImageTokens] = []
-    for start in range(0, len(scenes), batch):
-        tiles = reranker.model.prepare([s.tile for s in scenes[start : start + batch]])
-        out += reranker.model.features(reranker.role.vision, tiles)
-    return out
+class _Tiles:
+    """Image tokens of tiles, each computed once, when it is first asked for."""
+
+    def __init__(self, reranker: Reranker, scenes: Sequence[Scene]) -> None:
+        self._reranker, self._scenes = reranker, scenes
+        self._known: dict[int, ImageTokens] = {}
+
+    def of(self, rows: NDArray[np.int64]) -> list[ImageTokens]:
+        model = self._reranker.model
+        missing = [int(row) for row in rows if int(row) not in self._known]
+        pictures = model.prepare([self._scenes[row].tile for row in missing])
+        self._known |= dict(zip(missing, model.features(self._reranker.role.vision, pictures), strict=True))
+        return [self._known[int(row)] for row in rows]

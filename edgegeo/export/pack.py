@@ -18,6 +18,7 @@ from edgegeo.bundle import (
     FileEntry,
     GenerateRole,
     Manifest,
+    PairQuestion,
     RerankRole,
     Roles,
     Segment,
@@ -32,7 +33,7 @@ from edgegeo.export.source import Source
 from edgegeo.export.trunk import trunk_shape
 from edgegeo.models.checkpoint import Checkpoint
 from edgegeo.models.family import TextSpec
-from edgegeo.models.prompts import segments, word_ids
+from edgegeo.models.prompts import segments, turned, word_ids
 from edgegeo.recipe import DIALECTS, Recipe
 from edgegeo.schema import to_plain
 
@@ -44,6 +45,7 @@ MAX_TEXT_TOKENS = 300
 """Longest text of an embedding (NGCG-MLLM, arXiv 2604.10721), where the model has room for it."""
 TABLE_ROWS = 8192
 """Rows of the token table that are converted at a time."""
+_PAIR = "rerank_pair"
 TOOLS = ("edgegeo", "torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
 
 
@@ -62,6 +64,9 @@ def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
         yes, no = answer_ids(source.checkpoint)
         head = family.parts(source.roles["rerank"].model).head
         np.save(folder / "head_rows.npy", array(head.weight[[*yes, *no]]))
+        if _PAIR in source.checkpoint.settings.prompts:
+            first, second = pair_ids(source.checkpoint)
+            np.save(folder / "pair_rows.npy", array(head.weight[[*first, *second]]))
     if "generate" in source.roles:
         head = family.parts(source.roles["generate"].model).head
         checkpoint = source.checkpoint
@@ -86,11 +91,24 @@ def _write_table(file: Path, table: Any, scale: np.float32, half: bool) -> None:
 
 def answer_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of yes and of no; CheckpointError if a token stands for both."""
-    settings, tokenizer = checkpoint.settings, checkpoint.tokenizer
-    yes, no = word_ids(settings.yes, tokenizer), word_ids(settings.no, tokenizer)
-    if set(yes) & set(no):
-        raise CheckpointError("the same token stands for yes and for no; name other words in edgegeo_model.json")
-    return yes, no
+    return _ids_apart(checkpoint, ("yes", checkpoint.settings.yes), ("no", checkpoint.settings.no))
+
+
+def pair_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of the words for the first and the second candidate; CheckpointError if a token stands for both."""
+    settings = checkpoint.settings
+    return _ids_apart(checkpoint, ("the first", settings.first), ("the second", settings.second))
+
+
+def _ids_apart(
+    checkpoint: Checkpoint, one: tuple[str, tuple[str, ...]], other: tuple[str, tuple[str, ...]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    first, second = word_ids(one[1], checkpoint.tokenizer), word_ids(other[1], checkpoint.tokenizer)
+    if set(first) & set(second):
+        raise CheckpointError(
+            f"the same token stands for {one[0]} and for {other[0]}; name other words in edgegeo_model.json"
+        )
+    return first, second
 
 
 def copy_files(source: Source, folder: Path) -> None:
@@ -128,12 +146,22 @@ def trunk_spec(source: Source) -> TrunkSpec:
     )  # fmt: skip
 
 
+def _pair_question(checkpoint: Checkpoint, frozen: Any, bias: Any) -> PairQuestion:
+    one, other = pair_ids(checkpoint)
+    return PairQuestion(
+        frozen(_PAIR, "image"), frozen(_PAIR, "text"), one, other, "pair_rows.npy",
+        () if bias is None else tuple(array(bias)[[*one, *other]].tolist()),
+    )  # fmt: skip
+
+
 def roles(source: Source, plan: Layout) -> Roles:
     """Roles with their prompts frozen."""
     checkpoint = source.checkpoint
 
-    def frozen(name: str, query: str = "text") -> tuple[Segment, ...]:
-        return segments(checkpoint.settings.prompts[name], checkpoint.tokenizer, query, checkpoint.family.around_image)
+    def frozen(name: str, query: str = "text", freeze: Any = segments) -> tuple[Segment, ...]:
+        template = checkpoint.settings.prompts[name]
+        found: tuple[Segment, ...] = freeze(template, checkpoint.tokenizer, query, checkpoint.family.around_image)
+        return found
 
     embed = rerank = generate = None
     if "embed" in source.roles:
@@ -145,6 +173,8 @@ def roles(source: Source, plan: Layout) -> Roles:
             vision=plan.roles["rerank"]["vision"], trunk=plan.roles["rerank"]["trunk"],
             image_prompt=frozen("rerank", "image"), text_prompt=frozen("rerank", "text"), yes_ids=yes, no_ids=no,
             rows="head_rows.npy", bias=() if bias is None else tuple(array(bias)[[*yes, *no]].tolist()),
+            image_prompt_turned=frozen("rerank", "image", turned), text_prompt_turned=frozen("rerank", "text", turned),
+            pair=_pair_question(checkpoint, frozen, bias) if _PAIR in checkpoint.settings.prompts else None,
         )  # fmt: skip
     if "generate" in source.roles:
         parts = plan.roles["generate"]

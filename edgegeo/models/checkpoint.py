@@ -47,10 +47,14 @@ class ModelSettings:
     """edgegeo_model.json: how a checkpoint is asked. A checkpoint without the file gets its family's defaults."""
 
     prompts: dict[str, str]
-    """Templates by role: embed_text, embed_image, rerank, generate (slots: edgegeo/models/prompts.py)."""
+    """Templates by role: embed_text, embed_image, rerank, generate (slots: edgegeo/models/prompts.py); and, where the
+    model is asked which of two candidates fits, rerank_pair."""
     yes: tuple[str, ...]
     """Casings of the word that means "the same place"; those of one token are used."""
     no: tuple[str, ...]
+    first: tuple[str, ...] = ("A", " A")
+    second: tuple[str, ...] = ("B", " B")
+    """Casings of the words for the first and the second candidate, of rerank_pair."""
     adapters: dict[str, str | None] = field(default_factory=dict)
     """Default adapter folder under adapters/ by role (embed, rerank, generate); None for the base as it is."""
     max_new_tokens: int = 32

@@ -113,6 +113,13 @@ class Family:
         """How a checkpoint without edgegeo_model.json is asked, in the words of the family's chat template."""
         raise NotImplementedError
 
+    @property
+    def pair_question(self) -> str:
+        """What a model is asked of two candidates; pictures stand at the beginning of a line, as Gemma wants them."""
+        return (
+            "{image|text}\nA:\n{image}\nB:\n{image}\nWhich of A and B shows the same place as the first? Answer A or B."
+        )
+
     def settings_for(self, prompts: dict[str, str]) -> dict[str, Any]:
         """What every decoder's default settings share beside the prompts of its family."""
         words = {word: [f"{blank}{case}" for blank in ("", " ") for case in (word, word.title(), word.upper())]

@@ -54,6 +54,18 @@ def segments(
     return tuple(out)
 
 
+def turned(
+    template: str, tokenizer: Any, query: str = "text", around: tuple[str, str] = ("", "")
+) -> tuple[Segment, ...]:
+    """Freeze a re-rank template with query and candidate in each other's place; slots keep their numbers."""
+    where = {"{image|text}": "{image}", "{image}": "{image|text}"}
+    swapped = "".join(where.get(piece, piece) for piece in _SLOT.split(template))
+    found = segments(swapped, tokenizer, query, around)
+    if query == "text":
+        return found
+    return tuple(Segment(image=1 - one.image) if one.image is not None else one for one in found)
+
+
 def fill_ids(
     prompt: Sequence[Segment], image_token: int, layouts: Sequence[Layout] = (), texts: Sequence[Sequence[int]] = ()
 ) -> list[int]:

@@ -14,23 +14,25 @@ if TYPE_CHECKING:
     from edgegeo.runtime.gallery_rows import Row, Skipped
     from edgegeo.runtime.generate import Generated, Generator
     from edgegeo.runtime.image import ImageLimits, open_image
-    from edgegeo.runtime.locator import Answer, Hit, Locator
+    from edgegeo.runtime.locator import Locator
     from edgegeo.runtime.model import Model
+    from edgegeo.runtime.outcome import Answer, Hit
     from edgegeo.runtime.pictures import ImageTokens, Picture, prepare_picture
     from edgegeo.runtime.rerank import Reranker
     from edgegeo.runtime.sampling import Decoding
+    from edgegeo.runtime.second_look import Reranking
     from edgegeo.runtime.sessions import open_session
     from edgegeo.runtime.tokens import Tokenizer
     from edgegeo.runtime.verify import VerifyReport, verify_bundle
 
 _HOMES = {
-    "Answer": "locator",
+    "Answer": "outcome",
     "Decoding": "sampling",
     "Embedder": "embed",
     "Gallery": "gallery",
     "Generated": "generate",
     "Generator": "generate",
-    "Hit": "locator",
+    "Hit": "outcome",
     "Hits": "gallery",
     "ImageLimits": "image",
     "ImageTokens": "pictures",
@@ -38,6 +40,7 @@ _HOMES = {
     "Model": "model",
     "Picture": "pictures",
     "Reranker": "rerank",
+    "Reranking": "second_look",
     "Row": "gallery_rows",
     "Skipped": "gallery_rows",
     "Tokenizer": "tokens",
@@ -64,6 +67,7 @@ __all__ = [
     "Model",
     "Picture",
     "Reranker",
+    "Reranking",
     "Row",
     "Skipped",
     "Tokenizer",

@@ -18,6 +18,7 @@ from edgegeo.errors import BundleError, InputError
 from edgegeo.geo import Position, distance_km
 from edgegeo.runtime.fusion import INSIDE, Fusing, Linear
 from edgegeo.runtime.sphere import Doubles
+from edgegeo.runtime.weighing import QUERIES, TEXT_SHARE, Weighing
 from edgegeo.schema import SchemaFault, parse, to_plain
 
 FIT_NAME = "fit.json"
@@ -88,12 +89,18 @@ class Fit:
     """What the model says to pictures that show nothing (lat, lon)."""
     source: dict[str, Any] = field(default_factory=dict)
     """What it was fitted on."""
+    rerank: dict[str, Weighing] = field(default_factory=dict)
+    """By QUERIES: how both stages of a search are weighed; those that the bundle can't do are absent."""
+    text_share: float = TEXT_SHARE
+    """Share of the words in a search by words and photos together."""
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA_VERSION:
             raise ValueError(f"fit version {self.schema}, this edgegeo reads {SCHEMA_VERSION}")
-        if unknown := sorted({*self.doubts, *self.choosers} - set(SETTINGS)):
+        if unknown := sorted({*self.doubts, *self.choosers} - set(SETTINGS) | set(self.rerank) - set(QUERIES)):
             raise ValueError(f"unknown setting '{unknown[0]}'")
+        if not 0 <= self.text_share <= 1:
+            raise ValueError("the share of the words must be between 0 and 1")
 
     def blank(self, position: Position) -> bool:
         """Whether the model says the same to pictures that show nothing: mode collapse of one picture."""

@@ -1,11 +1,7 @@
 """The whole way: a photo or a description in, a place out."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,25 +9,24 @@ from edgegeo.bundle import Bundle
 from edgegeo.errors import InputError
 from edgegeo.geo import Position
 from edgegeo.runtime.cue import has_cue
-from edgegeo.runtime.deciding import Evidence, Verdict, decide
+from edgegeo.runtime.deciding import Verdict, decide
 from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.doubt import LEVELS, check_confidence, open_fit
-from edgegeo.runtime.embed import Embedder, normalized
+from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.fusion import Clues, Prior
-from edgegeo.runtime.gallery import Gallery, Hits
+from edgegeo.runtime.gallery import Gallery
 from edgegeo.runtime.generate import SAMPLING, Generated, Generator
-from edgegeo.runtime.image import Source, open_image
+from edgegeo.runtime.image import Source
 from edgegeo.runtime.model import Model
-from edgegeo.runtime.pictures import ImageTokens, Picture, prepare_picture
-from edgegeo.runtime.rerank import Reranker, fused, probability
+from edgegeo.runtime.outcome import Answer, Hit, hits_of
+from edgegeo.runtime.pictures import Picture
+from edgegeo.runtime.question import Question, query_vector
+from edgegeo.runtime.rerank import Reranker
 from edgegeo.runtime.sampling import Decoding
-from edgegeo.runtime.tokens import fill
-from edgegeo.runtime.trunk import Floats
-
-CONFIDENT = 0.9
-"""p(yes) from which the best re-ranked tile outweighs a generated position. Of 600 validation photos of the planet 52 %
-reach it when their own tile is in the gallery (and 91 % of those are right), 26 % when it is not
-(benchmarks/fit_rerank.py)."""
+from edgegeo.runtime.second_look import Reordered, Reranking, SecondLook
+from edgegeo.runtime.stages import Clock, Vision
+from edgegeo.runtime.tile_features import TileFeatures
+from edgegeo.runtime.weighing import TEXT_SHARE
 
 TILES = 20
 """Hits of the search that are weighed as evidence, whatever number is asked for."""
@@ -39,106 +34,16 @@ NO_CUE = "the picture shows nothing to tell a place by"
 BLANK = "the model says the same to pictures that show nothing"
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A tile of the gallery that fits the query."""
-
-    id: str
-    position: Position
-    score: float
-    """Cosine of tile and query."""
-    rerank_score: float | None
-    """p(yes) for the pair, if it was re-ranked."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What `Locator.locate` found."""
-
-    position: Position | None
-    """The place; None if nothing gave one, or if the model abstained."""
-    source: str
-    """Which part decided: "generation", "fusion" (candidates weighed by tiles or a prior), "retrieval", "prior",
-    "none"."""
-    radius_km: float | None
-    """Radius that holds the place with 80 %; None where the bundle was not fitted for such a question."""
-    hits: tuple[Hit, ...]
-    """Tiles, best first: re-ranked ones before the others."""
-    text: str | None
-    """What the model wrote; None if it was not asked."""
-    generated: Position | None
-    """The position in the text."""
-    timings_ms: dict[str, float]
-    """Wall milliseconds of each stage that ran ("load": components opened for the first time), and "total"."""
-    candidates: tuple[Generated, ...] = ()
-    """Everything the model wrote; `text` and `generated` are those of the most likely one that is a position."""
-    confidence: float | None = None
-    """Share of such answers that lie within 750 km; None as for the radius."""
-    radii_km: dict[float, float] = field(default_factory=dict)
-    """Share of such answers -> radius that holds them; {} as for the radius."""
-    calibration: str | None = None
-    """Where radius and confidence come from: "fit", "prior" (the radius it claimed), or None."""
-    evidence: Evidence | None = None
-    """Weights of candidates, tiles and prior, and what each would have answered alone."""
-    warnings: tuple[str, ...] = ()
-    """Reasons for doubt in words: a picture that shows nothing, an answer that the model gives to such pictures."""
-    abstained: bool = False
-    """Whether a position was found and withheld, as its confidence was below the one asked for."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "position": _plain(self.position),
-            "source": self.source,
-            "radius_km": self.radius_km,
-            "radii_km": {f"{level:g}": km for level, km in self.radii_km.items()},
-            "confidence": self.confidence,
-            "calibration": self.calibration,
-            "abstained": self.abstained,
-            "warnings": list(self.warnings),
-            "hits": [{**vars(hit), "position": _plain(hit.position)} for hit in self.hits],
-            "text": self.text,
-            "generated": _plain(self.generated),
-            "candidates": [
-                {"text": c.text, "position": _plain(c.position), "logprob": c.logprob, "phrasing": c.phrasing}
-                for c in self.candidates
-            ],
-            "evidence": None if self.evidence is None else _evidence(self.evidence),
-            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
-        }
-
-    def to_geojson(self) -> dict[str, Any]:
-        """An RFC 7946 FeatureCollection: the answer first (if there is one), then candidates and hits by rank."""
-        features = []
-        if self.position is not None:
-            facts = {
-                "role": "answer", "source": self.source, "radius_km": self.radius_km, "confidence": self.confidence,
-                "calibration": self.calibration, "text": self.text,
-                "rule": self.evidence.rule if self.evidence else None, "warnings": list(self.warnings),
-            }  # fmt: skip
-            features.append(_feature(self.position, facts))
-        if len(self.candidates) > 1:
-            weights = self.evidence.candidates if self.evidence else ()
-            for rank, one in enumerate(self.candidates, start=1):
-                if one.position is not None:
-                    weight = weights[rank - 1] if len(weights) >= rank else None
-                    facts = {"role": "candidate", "rank": rank, "logprob": one.logprob, "weight": weight}
-                    features.append(_feature(one.position, facts))
-        for rank, hit in enumerate(self.hits, start=1):
-            facts = {"role": "hit", "rank": rank, "id": hit.id, "score": hit.score, "rerank_score": hit.rerank_score}
-            features.append(_feature(hit.position, facts))
-        return {"type": "FeatureCollection", "features": features}
-
-
 class Locator:
     """Embeds, searches, re-ranks and generates with one bundle and, optionally, a gallery.
 
     Which position is the answer (runtime/deciding.py): for a photo the fused candidates, weighed by the tiles of the
-    gallery, unless the bundle's fit finds the best tile the better guess, or re-ranking gives the first one
-    p(yes) >= CONFIDENT; where nothing was generated, and for a text, the best tile. A prior weighs and moves them.
+    gallery, unless the bundle's fit finds the best tile the better guess, or re-ranking is sure of the first one; where
+    nothing was generated, and for a text, the best tile. A prior weighs and moves them.
     """
 
-    def __init__(self, model: Model, gallery: Gallery | None = None) -> None:
+    def __init__(self, model: Model, gallery: Gallery | None = None, kept: TileFeatures | None = None) -> None:
+        """kept: image tokens of tiles that were looked at before, where another Locator of this model has some."""
         roles = model.bundle.manifest.roles
         self.model = model
         self.gallery = gallery
@@ -146,6 +51,8 @@ class Locator:
         self.embedder = Embedder(model) if roles.embed is not None else None
         self.reranker = Reranker(model) if roles.rerank is not None else None
         self.generator = Generator(model) if roles.generate is not None else None
+        self.kept = kept or (TileFeatures(model, self.reranker.role.vision) if self.reranker is not None else None)
+        """Tiles that re-ranking looked at: the tower of one that comes again does not run again."""
 
     @classmethod
     def open(
@@ -166,7 +73,7 @@ class Locator:
         photo: Source | None = None,
         text: str | None = None,
         k: int = 10,
-        rerank: int = 0,
+        rerank: int | Reranking = 0,
         generate: bool = True,
         candidates: int = 1,
         decoding: Decoding | None = None,
@@ -174,44 +81,60 @@ class Locator:
         prior: Prior | None = None,
         min_confidence: float = 0.0,
         picture: Picture | None = None,
+        also: Sequence[Source] = (),
+        avoid: Sequence[str] = (),
     ) -> Answer:
-        """Find the place of a photo, a description, or both (their embeddings are averaged).
+        """Find the place of a photo, a description, or both; `also` are more photos of the same place.
 
-        `k` tiles are returned of the gallery; the best `rerank` of the search are looked at again as pairs (0: none),
-        with the photo if there is one; `generate=False` skips the generated answer; otherwise `candidates` of them are
-        written as `decoding` says and fused. `prior` is a place known from elsewhere; below `min_confidence` the
-        position is withheld (InputError where the bundle can't tell). `picture` is the photo prepared already, where
+        Embeddings are averaged (runtime/question.py); `avoid` says what the place is not. `k` tiles are returned of
+        the gallery; the best `rerank` of the search are looked at again as pairs (0: none; runtime/second_look.py).
+        `generate=False` skips the generated answer; otherwise `candidates` of them are written for each photo as
+        `decoding` says, and all are fused. `prior` is a place known from elsewhere; below `min_confidence` the position
+        is withheld (InputError where the bundle can't tell). `picture` is the first photo prepared already, where
         another thread has done so. InputError for an unusable query.
         """
         check_confidence(min_confidence)
-        generate = generate and photo is not None and self.generator is not None
-        self._check(photo, text, k, rerank, generate)
-        clock = _Clock()
-        unopened = self.model.unopened(self._components(photo is not None, rerank > 0, generate))
+        if photo is None and also:
+            photo, also = also[0], also[1:]
+        asked = Question(() if photo is None else (photo, *also), text, tuple(avoid))
+        how = rerank if isinstance(rerank, Reranking) else Reranking(rerank)
+        generate = generate and bool(asked.photos) and self.generator is not None
+        self._check(asked, k, how, generate)
+        clock = Clock()
+        unopened = self.model.unopened(self._components(bool(asked.photos), how.count > 0, generate))
         if unopened:
             with clock.stage("load"):
                 self.model.load(unopened)
-        vision = _Vision(self.model, clock, photo, picture)
-        hits: list[Hit] = []
+        vision = Vision(self.model, clock, asked.photos, picture)
+        found = Reordered([], False)
         if self.gallery is not None:
-            hits = self._retrieve(self.gallery, vision, text, max(k, rerank, TILES), clock)
-            if rerank:
-                hits = self._rerank(self.gallery, vision, text, hits, rerank, clock)
-        drawn: list[Generated] = []
-        if generate and self.generator is not None:
-            features = vision.features(self.generator.role.vision)
-            with clock.stage("generate"):
-                if candidates > 1:
-                    drawn = self.generator.candidates_of(features[0], candidates, decoding or SAMPLING, listener)
-                else:
-                    drawn = self.generator.features(features, decoding, listener)
-        known = photo is not None and text is None and not rerank
-        verdict = decide(_clues(hits[: max(TILES, rerank)], drawn), self.fit, prior, _sure(hits), known)
-        return self._answered(verdict, vision, hits[:k], drawn, min_confidence, clock)
+            found = Reordered(self._retrieve(self.gallery, vision, asked, max(k, how.count, TILES), clock), False)
+            if how.count:
+                found = self._rerank(self.gallery, vision, asked, found.hits, how, k, clock)
+        drawn = self._written(self.generator, vision, candidates, decoding, listener, clock) if generate else []
+        # What the fit knows it knows of one photo and of tiles as the search has them.
+        known = len(asked.photos) == 1 and text is None and not avoid and not how.count
+        verdict = decide(_clues(found.hits[: max(TILES, how.count)], drawn), self.fit, prior, found.sure, known)
+        return self._answered(verdict, vision, found.hits[:k], drawn, min_confidence, clock)
+
+    def _written(
+        self, generator: Generator | None, vision: Vision, candidates: int, decoding: Decoding | None,
+        listener: Listener | None, clock: Clock,
+    ) -> list[Generated]:  # fmt: skip
+        """`candidates` answers for each photo."""
+        if generator is None:
+            return []
+        features = vision.features(generator.role.vision)
+        with clock.stage("generate"):
+            if candidates == 1:
+                return generator.features(features, decoding, listener)
+            drawn: list[Generated] = []
+            for number, one in enumerate(features):
+                drawn += generator.candidates_of(one, candidates, decoding or SAMPLING, None if number else listener)
+            return drawn
 
     def _answered(
-        self, verdict: Verdict, vision: "_Vision", hits: list[Hit], drawn: list[Generated], least: float,
-        clock: "_Clock",
+        self, verdict: Verdict, vision: Vision, hits: list[Hit], drawn: list[Generated], least: float, clock: Clock
     ) -> Answer:  # fmt: skip
         """The verdict in the form that callers know, withheld where it is too doubtful."""
         written = max(drawn, key=lambda one: (one.position is not None, one.logprob), default=None)
@@ -237,12 +160,13 @@ class Locator:
             abstained=abstained,
         )
 
-    def _warnings(self, vision: "_Vision", written: Generated | None) -> tuple[str, ...]:
+    def _warnings(self, vision: Vision, written: Generated | None) -> tuple[str, ...]:
         """Reasons to doubt the picture itself, as far as the bundle's fit knows them."""
         if self.fit is None or not vision.given:
             return ()
         out = []
-        if self.fit.cue is not None and not has_cue(vision.image, self.fit.cue):
+        cue = self.fit.cue
+        if cue is not None and not any(has_cue(image, cue) for image in vision.images):
             out.append(NO_CUE)
         if written is not None and written.position is not None and self.fit.blank(written.position):
             out.append(BLANK)
@@ -259,101 +183,34 @@ class Locator:
             named += [self.generator.role.vision, self.generator.role.trunk, self.generator.role.head]
         return named
 
-    def _check(self, photo: Source | None, text: str | None, k: int, rerank: int, generate: bool) -> None:
-        if photo is None and text is None:
-            raise InputError("nothing to locate: give a photo, a text, or both")
-        if k < 1 or rerank < 0:
-            raise InputError(f"k must be at least 1 and rerank at least 0, got k={k} rerank={rerank}")
-        if self.gallery is None and rerank:
+    def _check(self, asked: Question, k: int, how: Reranking, generate: bool) -> None:
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}")
+        if self.gallery is None and how.count:
             raise InputError("re-ranking needs a gallery; build one with: edgegeo index build")
         if self.gallery is None and not generate:
-            what = "a text is located by search" if photo is None else "without generation a photo is located by search"
+            what = "without generation a photo is located by search" if asked.photos else "a text is located by search"
             raise InputError(f"{what}, which needs a gallery; build one with: edgegeo index build")
+        if self.gallery is None and asked.avoid:
+            raise InputError("what to avoid guides the search, which needs a gallery; build one, or leave it out")
 
-    def _retrieve(self, gallery: Gallery, vision: "_Vision", text: str | None, k: int, clock: "_Clock") -> list[Hit]:
+    def _retrieve(self, gallery: Gallery, vision: Vision, asked: Question, k: int, clock: Clock) -> list[Hit]:
         embedder = self.embedder or Embedder(self.model)  # without the role, its own error says so
-        vectors: list[Floats] = []
-        if text is not None:
-            with clock.stage("embed"):
-                vectors.append(embedder.texts([text]))
-        if vision.given:
-            features = vision.features(embedder.role.vision)
-            with clock.stage("embed"):
-                vectors.append(embedder.features(features))
+        features = vision.features(embedder.role.vision) if vision.given else []
+        share = self.fit.text_share if self.fit is not None else TEXT_SHARE
+        with clock.stage("embed"):
+            query = query_vector(embedder, [[one] for one in features], asked.text, asked.avoid, share)
         with clock.stage("search"):
-            query = vectors[0] if len(vectors) == 1 else normalized(np.asarray(sum(vectors), np.float32))
-            found = gallery.search(query, k)
-        return hits_of(found)
+            return hits_of(gallery.search(query, k))
 
     def _rerank(
-        self, gallery: Gallery, vision: "_Vision", text: str | None, hits: list[Hit], count: int, clock: "_Clock"
-    ) -> list[Hit]:
+        self, gallery: Gallery, vision: Vision, asked: Question, hits: list[Hit], how: Reranking, top: int, clock: Clock
+    ) -> Reordered:
         reranker = self.reranker or Reranker(self.model)
-        role = reranker.role
-        if vision.given:
-            pieces, pictures = fill(role.image_prompt), vision.features(role.vision)
-        else:
-            pieces, pictures = reranker.query(text or "")
+        kept = self.kept or TileFeatures(self.model, reranker.role.vision)
+        photos = vision.features(reranker.role.vision) if vision.given else []
         with clock.stage("rerank"):
-            rows = [gallery.row(hit.id) for hit in hits[:count]]
-            tiles = self.model.prepare([gallery.thumbnail(row) for row in rows if row is not None])
-            margins = reranker.features(pieces, pictures, self.model.features(role.vision, tiles))
-        scores = probability(margins)
-        both = fused(np.array([hit.score for hit in hits[:count]]), margins)
-        order = sorted(range(len(scores)), key=lambda i: (-both[i], i))
-        looked_at = [Hit(hits[i].id, hits[i].position, hits[i].score, float(scores[i])) for i in order]
-        return looked_at + hits[count:]
-
-
-def hits_of(found: Hits) -> list[Hit]:
-    """The tiles that a search found for its first query, best first."""
-    return [
-        Hit(id, Position(float(place[0]), float(place[1])), float(score), None)
-        for id, place, score in zip(found.ids[0], found.positions[0], found.scores[0], strict=True)
-    ]
-
-
-@dataclass
-class _Clock:
-    """Milliseconds by stage."""
-
-    begun: float = field(default_factory=time.perf_counter)
-    spent: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[name] = self.spent.get(name, 0.0) + (time.perf_counter() - start) * 1e3
-
-    def finished(self) -> dict[str, float]:
-        return {**self.spent, "total": (time.perf_counter() - self.begun) * 1e3}
-
-
-class _Vision:
-    """The photo's image tokens, computed once for every role that shares a vision tower."""
-
-    def __init__(self, model: Model, clock: _Clock, photo: Source | None, picture: Picture | None) -> None:
-        self.given = photo is not None
-        self._model = model
-        self._clock = clock
-        self._done: dict[str, list[ImageTokens]] = {}
-        if photo is not None:
-            with clock.stage("decode"):
-                image = open_image(photo)
-            self.image = image
-            if picture is None:
-                with clock.stage("preprocess"):
-                    picture = prepare_picture(image, model.bundle.manifest.image)
-            self._picture = picture
-
-    def features(self, component: str) -> list[ImageTokens]:
-        if component not in self._done:
-            with self._clock.stage("vision"):
-                self._done[component] = self._model.features(component, [self._picture])
-        return self._done[component]
+            return SecondLook(reranker, photos, asked.text, self.fit, how).reorder(hits, gallery, kept, top)
 
 
 def _clues(hits: list[Hit], drawn: list[Generated]) -> Clues:
@@ -368,10 +225,6 @@ def _clues(hits: list[Hit], drawn: list[Generated]) -> Clues:
     )
 
 
-def _sure(hits: list[Hit]) -> bool:
-    return bool(hits) and hits[0].rerank_score is not None and hits[0].rerank_score >= CONFIDENT
-
-
 def _withheld(position: Position | None, confidence: float | None, least: float) -> tuple[Position | None, bool]:
     """(position, whether it was withheld)."""
     if position is None or least == 0:
@@ -382,16 +235,3 @@ def _withheld(position: Position | None, confidence: float | None, least: float)
             "such a question; run: edgegeo fit, or leave the smallest confidence out"
         )
     return (None, True) if confidence < least else (position, False)
-
-
-def _evidence(evidence: Evidence) -> dict[str, Any]:
-    return {**vars(evidence), "proposals": {name: _plain(place) for name, place in evidence.proposals.items()}}
-
-
-def _plain(position: Position | None) -> dict[str, float] | None:
-    return None if position is None else {"lat": position.lat, "lon": position.lon}
-
-
-def _feature(position: Position, facts: dict[str, Any]) -> dict[str, Any]:
-    place = {"type": "Point", "coordinates": [position.lon, position.lat]}
-    return {"type": "Feature", "geometry": place, "properties": facts}

@@ -12,10 +12,9 @@ from edgegeo.errors import BundleError
 from edgegeo.runtime import Answer, Decoding, Embedder, Generated, Hit, Locator, Model, Picture
 from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.generate import SAMPLING
-from edgegeo.runtime.locator import hits_of
+from edgegeo.runtime.outcome import hits_of
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.sessions import default_threads
-from edgegeo.runtime.tokens import fill
 from edgegeo.runtime.verify import verify_model
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Floats
@@ -76,7 +75,7 @@ class Engine:
         if gallery is None or gallery is self.gallery:
             return self
         gallery.row("")  # all ids are read now, not by the first request on the event loop
-        return Engine(Locator(self.locator.model, gallery))
+        return Engine(Locator(self.locator.model, gallery, self.locator.kept))
 
     def prove(self) -> None:
         """Answer the golden inputs inside the bundle; BundleError where the answers are not those of its export."""
@@ -163,14 +162,12 @@ class Engine:
         reranker, model = self.locator.reranker, self.locator.model
         assert reranker is not None, "require('rerank') comes first"
         vision = reranker.role.vision
-        seen = [] if isinstance(query, str) else model.features(vision, [query])
+        asked = query if isinstance(query, str) else model.features(vision, [query])[0]
         margins = np.empty(len(documents), np.float64)
         if texts := {i: one for i, one in enumerate(documents) if isinstance(one, str)}:
-            asked = query if isinstance(query, str) else seen[0]
             margins[list(texts)] = reranker.text_margins(asked, list(texts.values()))
         if pictures := {i: one for i, one in enumerate(documents) if not isinstance(one, str)}:
-            pieces = reranker.query(query)[0] if isinstance(query, str) else fill(reranker.role.image_prompt)
-            margins[list(pictures)] = reranker.features(pieces, seen, model.features(vision, list(pictures.values())))
+            margins[list(pictures)] = reranker.ask(asked).margins(model.features(vision, list(pictures.values())))
         return [float(score) for score in probability(margins)]
 
     def locate(self, photo: Image.Image | None, text: str | None, **how: Any) -> Answer:

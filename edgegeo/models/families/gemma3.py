@@ -76,6 +76,7 @@ class Gemma3(Family):
             "embed_text": "<bos>{text}",
             "embed_image": "<bos>{image}",
             "rerank": chat("{image|text}\n{image}Do these show the same place? Answer Yes or No."),
+            "rerank_pair": chat(self.pair_question),
             "generate": chat("{image}Where was this photo taken? Answer as <answer>latitude, longitude</answer>."),
         }
         return self.settings_for(prompts)

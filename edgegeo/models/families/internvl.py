@@ -83,6 +83,7 @@ class InternVL(Family):
             "embed_text": f"{start}{{text}}",
             "embed_image": f"{start}{{image}}",
             "rerank": chat("{image|text}\n{image}\nDo these show the same place? Answer Yes or No."),
+            "rerank_pair": chat(self.pair_question),
             "generate": chat("{image}\n" + where),
         }
         return self.settings_for(prompts)

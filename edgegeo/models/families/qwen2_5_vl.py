@@ -78,6 +78,7 @@ class Qwen25VL(Family):
             "embed_text": "{text}",
             "embed_image": "{image}",
             "rerank": chat("{image|text}{image}Do these show the same place? Answer Yes or No."),
+            "rerank_pair": chat(self.pair_question),
             "generate": chat("{image}Where was this photo taken? Answer as <answer>latitude, longitude</answer>."),
         }
         return self.settings_for(prompts)

@@ -81,6 +81,7 @@ class SmolVLM(Family):
             "embed_text": "{text}",
             "embed_image": "{image}",
             "rerank": chat("{image|text}{image}Do these show the same place? Answer Yes or No."),
+            "rerank_pair": chat(self.pair_question),
             "generate": chat("{image}Where was this photo taken? Answer as <answer>latitude, longitude</answer>."),
         }
         return self.settings_for(prompts) | {"answer": {"lead": " "}}

@@ -9,7 +9,7 @@ from edgegeo.errors import InputError
 from edgegeo.geo import check_position
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.locator import Answer
+    from edgegeo.runtime.outcome import Answer
 
 
 @dataclass(frozen=True)

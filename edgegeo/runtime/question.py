@@ -1,0 +1,55 @@
+"""A question for a place: photos of it, words about it, and what it is not, as one vector to search with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgegeo.errors import InputError
+from edgegeo.runtime.embed import Embedder, normalized
+from edgegeo.runtime.image import Source
+from edgegeo.runtime.pictures import ImageTokens
+from edgegeo.runtime.trunk import Floats
+from edgegeo.runtime.weighing import TEXT_SHARE
+
+AVOID = 0.5
+"""How far a cosine with what is to be avoided counts against one with what is sought. On 800 validation places of the
+planet and ten things to avoid, places that lack the thing stay in the first 10 in 97.1 % (98.7 % without), at 1.0 in
+89.0 %; a model avoids only what its embeddings know of: of the packaged one the sea (AUC 0.98), not a church."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for."""
+
+    photos: tuple[Source, ...] = ()
+    """Of one place."""
+    text: str | None = None
+    avoid: tuple[str, ...] = ()
+    """What the place is not: "the sea", "a town"."""
+
+    def __post_init__(self) -> None:
+        if not self.photos and self.text is None:
+            what = "what it is not" if self.avoid else "nothing"
+            raise InputError(f"nothing to locate: give a photo, a text, or both, besides {what}")
+
+
+def query_vector(
+    embedder: Embedder, photos: Sequence[Sequence[ImageTokens]], text: str | None = None, avoid: Sequence[str] = (),
+    text_share: float = TEXT_SHARE,
+) -> Floats:  # fmt: skip
+    """(1, dim) float32 of photos of one place after the vision tower, words, and words for what it is not.
+
+    Photos count alike; of photos and words the words are `text_share`. Without `avoid` it is a unit vector; with it
+    the inner product with a tile is a cosine, less AVOID times the cosine with each thing to avoid.
+    """
+    seen = [embedder.features(one) for one in photos]
+    wanted = normalized(np.asarray(sum(seen), np.float32)) if seen else None
+    if text is not None:
+        said = embedder.texts([text])
+        both = said if wanted is None else (1 - text_share) * wanted + text_share * said
+        wanted = normalized(np.asarray(both, np.float32))
+    assert wanted is not None, "a question has photos or words"
+    if avoid:
+        wanted = wanted - np.float32(AVOID) * embedder.texts(list(avoid)).sum(axis=0, keepdims=True)
+    return np.asarray(wanted, np.float32)
