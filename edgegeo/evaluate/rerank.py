@@ -83,6 +83,7 @@ class _Tiles:
     def of(self, rows: NDArray[np.int64]) -> list[ImageTokens]:
         model = self._reranker.model
         missing = [int(row) for row in rows if int(row) not in self._known]
-        pictures = model.prepare([self._scenes[row].tile for row in missing])
-        self._known |= dict(zip(missing, model.features(self._reranker.role.vision, pictures), strict=True))
+        if missing:
+            pictures = model.prepare([self._scenes[row].tile for row in missing])
+            self._known |= dict(zip(missing, model.features(self._reranker.role.vision, pictures), strict=True))
         return [self._known[int(row)] for row in rows]
