@@ -5,20 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgegeo.cli import index_edit
-from edgegeo.cli.flags import BatchFlag, BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
-from edgegeo.cli.index_edit import DuplicatesFlag, RestartFlag
-from edgegeo.cli.output import emit_json, megabytes, note, note_provider, progress_bar, say, table
+from edgegeo.cli import index_build, index_edit
+from edgegeo.cli.flags import BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.output import emit_json, note, note_provider, table
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.gallery_rows import Tiles
+    pass
 
 
 def group() -> typer.Typer:
     """The verbs under `edgegeo index`."""
     app = typer.Typer(help="Build a gallery of geo-tagged tiles, search it, or change it.")
-    app.command("build")(build)
+    app.command("build")(index_build.build)
     app.command("search")(search)
     app.command("add")(index_edit.add)
     app.command("delete")(index_edit.delete)
@@ -26,65 +25,6 @@ def group() -> typer.Typer:
     app.command("compact")(index_edit.compact)
     app.info.no_args_is_help = True
     return app
-
-
-def build(
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A .csv with path, lat, lon (and id), or a folder of pictures with EXIF positions.",
-            show_default="tiles of the demonstration planet",
-            envvar="EDGEGEO_INDEX_SOURCE",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        flag("--output", "-o", verb="index", help="Gallery folder to write.", show_default="under the data home"),
-    ] = None,
-    places: Annotated[
-        int, flag("--places", verb="index", help="Planet places, where no source is named.", min=1, max=1_000_000)
-    ] = 1000,
-    duplicates: DuplicatesFlag = "skip",
-    restart: RestartFlag = False,
-    bundle: BundleFlag = None,
-    batch: BatchFlag = 16,
-    threads: ThreadsFlag = None,
-    provider: ProviderFlag = "cpu",
-    as_json: JsonFlag = False,
-) -> None:
-    """Embed every tile of a source once; stopped in any way, the same command goes on where it was."""
-    from edgegeo.home import default_gallery, find_bundle
-    from edgegeo.runtime import Embedder
-    from edgegeo.runtime.gallery_build import build_gallery
-    from edgegeo.runtime.gallery_intake import IntakeSettings
-
-    place = find_bundle(bundle)
-    if source is not None and output is None:
-        raise InputError("a gallery of your own tiles needs a place: add -o FOLDER")
-    target = output or default_gallery(place)
-    settings = IntakeSettings(batch=batch, duplicates=duplicates)
-    embedder = Embedder.open(place, threads=threads, provider=provider)
-    note_provider(provider, embedder.model.provider)
-    rows = _planet(places) if source is None else index_edit.tiles_of(source)
-    with progress_bar() as progress:
-        report = build_gallery(target, rows, embedder, progress=progress, settings=settings, restart=restart)
-    tiles = report.gallery
-    size = index_edit.folder_bytes(target)
-    index_edit.note_intake(tiles.skipped, report.resumed, report.changed)
-    if as_json:
-        emit_json(
-            {
-                "gallery": str(target),
-                "version": tiles.version,
-                "tiles": len(tiles),
-                "resumed": report.resumed,
-                "skipped": tiles.skipped,
-                "bytes": size,
-                "embedding_id": embedder.embedding_id,
-            }
-        )
-        return
-    say(f"gallery {target}: {len(tiles):,} tiles, {len(tiles.skipped):,} skipped, {megabytes(size)}, read back")
 
 
 def search(
@@ -121,10 +61,3 @@ def search(
     rows = [(hit["id"], f"{hit['lat']:.4f}", f"{hit['lon']:.4f}", f"{hit['score']:.3f}") for hit in found]
     table(("tile", "lat", "lon", "score"), rows)
     note(f"{len(tiles):,} tiles searched")
-
-
-def _planet(places: int) -> "Tiles":
-    from edgegeo.planet import Planet
-    from edgegeo.runtime.sources import planet_places
-
-    return planet_places(Planet(), n=places)

@@ -7,11 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegeo.cli.flags import BatchFlag, BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
+from edgegeo.cli.index_source import (
+    SOURCE_HELP,
+    DataFlag,
+    DataRootFlag,
+    GroundFlag,
+    KindFlag,
+    OptionFlag,
+    OverlapFlag,
+    SourceRequest,
+    SplitFlag,
+    TmsFlag,
+    ZoomFlag,
+)
 from edgegeo.cli.output import emit_json, megabytes, note, note_provider, progress_bar, say, table
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.gallery_rows import Skipped, Tiles
+    from edgegeo.runtime.gallery_rows import Skipped
 
 DuplicatesFlag = Annotated[
     str,
@@ -27,7 +40,18 @@ RestartFlag = Annotated[
 
 
 def add(
-    source: Annotated[Path, typer.Argument(help="A .csv with path, lat, lon (and id), or a folder of photos.")],
+    source: Annotated[
+        Path | None, typer.Argument(help=SOURCE_HELP, show_default=False, envvar="EDGEGEO_INDEX_ADD_SOURCE")
+    ] = None,
+    kind: KindFlag = None,
+    zoom: ZoomFlag = None,
+    tms: TmsFlag = None,
+    ground: GroundFlag = None,
+    overlap: OverlapFlag = None,
+    data: DataFlag = None,
+    data_root: DataRootFlag = None,
+    split: SplitFlag = None,
+    option: OptionFlag = None,
     replace: Annotated[
         bool, flag("--replace", verb="index", help="Tiles take the place of those with the same id.")
     ] = False,
@@ -48,7 +72,9 @@ def add(
 
     settings = IntakeSettings(batch=batch, duplicates=duplicates)
     target = _place(gallery, bundle)
-    rows = tiles_of(source)
+    asked = SourceRequest(source, kind, zoom, tms, ground, overlap, data, data_root, split, option)
+    asked.check()
+    rows = asked.open()
     embedder = Embedder.open(find_bundle(bundle), threads=threads, provider=provider)
     note_provider(provider, embedder.model.provider)
     with progress_bar() as progress:
@@ -143,17 +169,6 @@ def compact(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: Jso
         emit_json({"gallery": str(target), "version": version, "bytes_before": before, "bytes": after})
         return
     say(f"gallery {target}: version {version}, {megabytes(before)} -> {megabytes(after)}")
-
-
-def tiles_of(source: Path) -> "Tiles":
-    """The tiles of a folder of photos or a CSV list."""
-    from edgegeo.runtime.sources import csv_list, photo_folder
-
-    if source.suffix.lower() == ".csv":
-        return csv_list(source)
-    if source.is_dir():
-        return photo_folder(source)
-    raise InputError(f"{source} is neither a folder of pictures nor a .csv list with the columns path, lat, lon")
 
 
 def note_intake(skipped: "Iterable[Skipped]", resumed: int, changed: int) -> None:

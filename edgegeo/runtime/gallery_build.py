@@ -17,6 +17,7 @@ from edgegeo.runtime.gallery_rows import Origin, origin_of
 from edgegeo.runtime.gallery_segment import Segment
 from edgegeo.runtime.gallery_writing import check_place, commit, writing
 from edgegeo.runtime.pictures import Picture
+from edgegeo.runtime.tile_workers import TileWorkers
 
 _SELF_COSINE = 0.98
 _SELF_SLACK = 0.01
@@ -42,9 +43,11 @@ def build_gallery(
     dtype: str = "float32",
     settings: IntakeSettings | None = None,
     restart: bool = False,
+    workers: TileWorkers | None = None,
 ) -> BuildReport:
     """`Gallery.build`; `settings` in place of `batch` and `dtype`, `restart` drops what an interrupted run finished.
 
+    `workers` open the tiles, and may embed them (runtime/ray_workers.py); by default threads of this process do.
     GalleryError where unfinished work of another source or bundle is found, or another process writes.
     """
     path = Path(path)
@@ -52,7 +55,7 @@ def build_gallery(
     check_place(path)
     with writing(path, create=True):
         before = _standing(path)
-        intake = Intake(path, embedder, settings, origin_of(rows), before, restart)
+        intake = Intake(path, embedder, settings, origin_of(rows), before, restart, workers=workers)
         intake.take(rows, progress)
         if len(intake) == 0:
             reasons = "; ".join(f"{s.id}: {s.reason}" for s in intake.skipped[:3])

@@ -10,20 +10,17 @@ import operator
 import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from edgegeo.bundle import ImageSpec
-from edgegeo.errors import GalleryError, ImageError, InputError
+from edgegeo.errors import GalleryError, InputError
 from edgegeo.progress import Progress
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery_manifest import (
@@ -38,21 +35,17 @@ from edgegeo.runtime.gallery_manifest import (
 from edgegeo.runtime.gallery_rows import (
     DIGEST_BYTES,
     DUPLICATES,
-    Drawn,
     Origin,
     Row,
     Skipped,
     checked_row,
-    content,
     identity,
 )
 from edgegeo.runtime.gallery_segment import SEGMENT_ROWS, Block, Segment, Stack, copy_rows, sync_segment, write_segment
 from edgegeo.runtime.gallery_standing import Standing
 from edgegeo.runtime.gallery_writing import pending
-from edgegeo.runtime.image import ImageLimits, open_image
-from edgegeo.runtime.pictures import Picture, prepare_picture
-
-THUMB_QUALITY = 90
+from edgegeo.runtime.pictures import Picture
+from edgegeo.runtime.tile_workers import LocalWorkers, Opened, TileWorkers, open_tile
 
 
 @dataclass(frozen=True)
@@ -77,12 +70,14 @@ class IntakeSettings:
             raise InputError(f"duplicates are treated as {', '.join(DUPLICATES)}, not {self.duplicates!r:.40}")
 
 
-class _Opened(NamedTuple):
-    """A tile whose picture was read."""
+class _Chunk(NamedTuple):
+    """Rows of the source that are being opened."""
 
-    picture: Picture
-    thumb: bytes
-    content: bytes
+    rows: list[Row | Skipped]
+    marks: dict[str, bytes]
+    """Identity of each usable row by its id."""
+    todo: list[Row]
+    ticket: Any
 
 
 @dataclass
@@ -115,6 +110,7 @@ class Intake:
     def __init__(
         self, path: Path, embedder: Embedder, settings: IntakeSettings, source: Origin | None,
         info: GalleryInfo | None, restart: bool = False, standing: Standing | None = None, replacing: bool = False,
+        workers: TileWorkers | None = None,
     ) -> None:  # fmt: skip
         self.skipped: list[Skipped] = []
         self.samples: dict[int, Picture] = {}
@@ -123,6 +119,8 @@ class Intake:
         """Tiles that an earlier run had embedded."""
         self._path, self._embedder, self._settings = path, embedder, settings
         self._standing, self._replacing = standing, replacing
+        self._workers = workers
+        self._source = source
         self._journal = self._continued(source, info, restart)
         self._entries = list(self._journal.segments) if self._journal else []
         self._finished = self._read_finished()
@@ -133,7 +131,9 @@ class Intake:
         self._written = time.monotonic()
         self._ids: dict[str, int] = {}
         self._contents: dict[tuple[bytes, tuple[float, float] | None], str] = {}
+        self._read = 0
         self._seen = 0
+        self._blank = 0
 
     @property
     def token(self) -> str:
@@ -148,14 +148,23 @@ class Intake:
     def take(self, rows: Iterable[Any], progress: Progress) -> None:
         """Read a source to its end. InputError for an unusable row; what was embedded before it is kept."""
         stream, total = iter(rows), operator.length_hint(rows, 0)
-        with ThreadPoolExecutor(self._embedder.model.threads) as pool:
-            while chunk := list(islice(stream, max(1, self._settings.batch))):
-                self._add(chunk, pool)
-                waited = time.monotonic() - self._written
-                if len(self._buffer.ids) >= self._settings.part_rows or waited >= self._settings.part_seconds:
-                    self._flush()
-                progress("tiles", self._seen, total)
-        self._flush()
+        workers = self._workers or LocalWorkers(self._embedder.model)
+        waiting: deque[_Chunk] = deque()
+        try:
+            try:
+                while chunk := list(islice(stream, max(1, self._settings.batch))):
+                    waiting.append(self._sent(chunk, workers))
+                    if len(waiting) >= workers.window:
+                        self._finish(waiting.popleft(), workers, progress, total)
+            except InputError:
+                self._finish_all(waiting, workers, progress, total)
+                raise
+            self._finish_all(waiting, workers, progress, total)
+        finally:
+            workers.close()
+        if self._blank:
+            name = str(self._source) if self._source else "rows"
+            self.skipped.append(Skipped(name, f"{self._blank:,} tiles hold no data and were left out"))
 
     def segments(self) -> list[SegmentEntry]:
         """The taken tiles in the order of the source, as segments for the gallery."""
@@ -207,40 +216,53 @@ class Intake:
         self._entries = sound
         return out
 
-    def _add(self, chunk: list[Any], pool: ThreadPoolExecutor) -> None:
+    def _sent(self, items: list[Any], workers: TileWorkers) -> _Chunk:
+        """Rows on their way to be opened, but for those that an earlier run has finished."""
         rows: list[Row | Skipped] = []
-        for item in chunk:
+        for item in items:
             rows.append(item if isinstance(item, Skipped) else self._checked(Row(*item)))
-            self._seen += 1
+            self._read += 1
         marks = {row.id: identity(row) for row in rows if isinstance(row, Row)}
         todo = [row for row in rows if isinstance(row, Row) and marks[row.id] not in self._finished]
-        opened = dict(zip((row.id for row in todo), pool.map(self._open, todo), strict=True))
-        ready: list[tuple[Row, _Opened]] = []
-        for row in rows:
-            if isinstance(row, Skipped):
-                self.skipped.append(row)
+        return _Chunk(rows, marks, todo, workers.submit(todo))
+
+    def _finish_all(self, waiting: deque[_Chunk], workers: TileWorkers, progress: Progress, total: int) -> None:
+        while waiting:
+            self._finish(waiting.popleft(), workers, progress, total)
+        self._flush()
+
+    def _finish(self, chunk: _Chunk, workers: TileWorkers, progress: Progress, total: int) -> None:
+        opened = dict(zip((row.id for row in chunk.todo), workers.result(chunk.ticket), strict=True))
+        ready: list[tuple[Row, Opened]] = []
+        for row in chunk.rows:
+            found = row if isinstance(row, Skipped) else opened.get(row.id)
+            if isinstance(row, Skipped) or isinstance(found, Skipped):
+                assert isinstance(found, Skipped)
+                self.skipped.append(found)
                 continue
-            tile = opened.get(row.id)
-            if isinstance(tile, Skipped):
-                self.skipped.append(tile)
+            if found is None and row.id in opened:
+                self._blank += 1
                 continue
-            stored, digest = (self._stored, tile.content) if tile else self._finished[marks[row.id]]
+            stored, digest = (self._stored, found.content) if found else self._finished[chunk.marks[row.id]]
             if self._is_duplicate(row, digest):
                 continue
-            self._sample(row, tile)
+            self._sample(row, found)
             self._order.append(stored)
-            if tile:
-                ready.append((row, tile))
+            if found:
+                ready.append((row, found))
                 self._stored += 1
             else:
                 self.resumed += 1
         if ready:
-            self._embed(ready, marks)
+            self._embed(ready, chunk.marks)
+        self._seen += len(chunk.rows)
+        waited = time.monotonic() - self._written
+        if len(self._buffer.ids) >= self._settings.part_rows or waited >= self._settings.part_seconds:
+            self._flush()
+        progress("tiles", self._seen, total)
 
-    def _embed(self, ready: list[tuple[Row, _Opened]], marks: dict[str, bytes]) -> None:
-        model, role = self._embedder.model, self._embedder.role
-        vectors = self._embedder.features(model.features(role.vision, [tile.picture for _, tile in ready]))
-        for (row, tile), vector in zip(ready, vectors, strict=True):
+    def _embed(self, ready: list[tuple[Row, Opened]], marks: dict[str, bytes]) -> None:
+        for (row, tile), vector in zip(ready, self._vectors([tile for _, tile in ready]), strict=True):
             if not np.isfinite(vector).all():
                 raise GalleryError(f"tile '{row.id}' has no finite embedding; run edgegeo verify on the bundle")
             self._buffer.ids.append(row.id.encode())
@@ -248,6 +270,15 @@ class Intake:
             self._buffer.vectors.append(vector.astype(self._settings.dtype))
             self._buffer.thumbs.append(tile.thumb)
             self._buffer.digests.append(marks[row.id] + tile.content)
+
+    def _vectors(self, tiles: list[Opened]) -> Iterable[NDArray[Any]]:
+        """Unit vectors of tiles, embedded here unless a worker has done so."""
+        done = [tile.vector for tile in tiles if tile.vector is not None]
+        if len(done) == len(tiles):
+            return done
+        model, role = self._embedder.model, self._embedder.role
+        pictures = [tile.picture for tile in tiles if tile.picture is not None]
+        return self._embedder.features(model.features(role.vision, pictures))
 
     def _flush(self) -> None:
         """Put what is embedded on disk, and many small segments into one."""
@@ -273,15 +304,15 @@ class Intake:
             shutil.rmtree(self._path / SEGMENTS / entry.name, ignore_errors=True)
 
     def _checked(self, row: Row) -> Row:
-        row = checked_row(row, self._seen)
-        first = self._ids.setdefault(row.id, self._seen)
-        if first != self._seen:
+        row = checked_row(row, self._read)
+        first = self._ids.setdefault(row.id, self._read)
+        if first != self._read:
             raise InputError(
-                f"row {self._seen} (id {row.id!r:.60}): row {first} has the same id; give every tile its own"
+                f"row {self._read} (id {row.id!r:.60}): row {first} has the same id; give every tile its own"
             )
         if self._standing and not self._replacing and self._standing.has(row.id):
             raise InputError(
-                f"row {self._seen} (id {row.id!r:.60}): the gallery has a tile of this id; give it another, or replace "
+                f"row {self._read} (id {row.id!r:.60}): the gallery has a tile of this id; give it another, or replace "
                 "it (--replace)"
             )
         return row
@@ -297,36 +328,10 @@ class Intake:
         self.skipped.append(Skipped(row.id, f"is the same picture as '{first}'"))
         return True
 
-    def _sample(self, row: Row, tile: _Opened | None) -> None:
+    def _sample(self, row: Row, tile: Opened | None) -> None:
         # Rows 0, 1, 4, 16, ...: a few from everywhere, whatever the number of tiles.
         number = len(self._order)
         if number == 0 or math.log(number, 4).is_integer():
-            again = tile or self._open(row)
-            if isinstance(again, _Opened):
+            again = tile if tile and tile.picture else open_tile(row, self._embedder.model.bundle.manifest.image)
+            if isinstance(again, Opened) and again.picture is not None:
                 self.samples[number] = again.picture
-
-    def _open(self, row: Row) -> _Opened | Skipped:
-        # In a worker: only the small results stay, not the opened picture.
-        spec = self._embedder.model.bundle.manifest.image
-        try:
-            source = row.image.draw() if isinstance(row.image, Drawn) else row.image
-            image, digest = open_image(source), content(source)
-        except ImageError as error:
-            return Skipped(row.id, str(error))
-        return _Opened(prepare_picture(image, spec), thumbnail(image, max(128, min(_seen_edge(spec), 512))), digest)
-
-
-def thumbnail(image: Image.Image, edge: int) -> bytes:
-    """A JPEG of the picture with its longest side at most `edge`: what the model would see of it, kept small."""
-    scale = min(1.0, edge / max(image.size))
-    # A strip keeps both sides large enough to be opened again; the model squeezes it into a square anyway.
-    size = [max(ImageLimits.min_side, round(side * scale)) for side in image.size]
-    small = image.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    stream = BytesIO()
-    small.save(stream, "JPEG", quality=THUMB_QUALITY, subsampling=0)
-    return stream.getvalue()
-
-
-def _seen_edge(spec: ImageSpec) -> int:
-    """Side of the square that the model sees of a picture, in pixels."""
-    return spec.size if spec.tokens else math.isqrt(spec.max_pixels)

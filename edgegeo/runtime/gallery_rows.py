@@ -23,7 +23,8 @@ class Drawn:
     """A picture that is drawn when it is needed. Equal marks promise equal pixels, without drawing them."""
 
     mark: str
-    draw: Callable[[], Image.Image]
+    draw: Callable[[], Image.Image | None]
+    """None: there is nothing to be seen here; such tiles are counted, not listed."""
 
 
 class Row(NamedTuple):
@@ -48,18 +49,20 @@ class Origin:
     """Where tiles came from."""
 
     kind: str
-    """"planet", "folder" or "csv"; "rows" for tiles handed over by a program."""
+    """"planet", "folder", "csv", "xyz", "mbtiles", "geotiff" or "data"; "rows" for tiles handed over by a program."""
     place: str = ""
-    """Absolute path of the folder or list."""
+    """Absolute path of the folder or file."""
     seed: int | None = None
     """Of the demonstration planet."""
     split: str | None = None
     view: str | None = None
+    detail: str = ""
+    """What else tells which tiles they are: the zoom, how a raster was cut, the options of a data set."""
 
     def __str__(self) -> str:
         if self.kind == "planet":
             return f"the planet {self.seed} ({self.split}, {self.view})"
-        return self.place or "tiles of a program"
+        return f"{self.place or 'tiles of a program'}{f' ({self.detail})' if self.detail else ''}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Tiles:
     read: Callable[[], Iterator[Row | Skipped]]
     total: int = 0
     """How many there will be; 0: not known."""
+    remark: str = ""
+    """What a person should know of how they were chosen."""
 
     def __iter__(self) -> Iterator[Row | Skipped]:
         return self.read()

@@ -1,5 +1,7 @@
 """Where a gallery's tiles come from: the demonstration planet, a folder of geo-tagged photos, or a CSV list.
 
+Map tiles and rasters have their own room, runtime/tiles.
+
 Each source yields a Row for every usable tile and a Skipped for every one that is not, so that the end of the build can
 name them; it can be read again, so that an interrupted build can be finished.
 """
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from edgegeo.planet import Planet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".gif", ".bmp", ".jp2")
+"""Pictures too, but of forms that are not opened: they are named rather than passed over."""
 COLUMNS = ("path", "lat", "lon")
 
 
@@ -33,11 +37,14 @@ def planet_places(
 
 
 def photo_folder(folder: str | Path) -> Tiles:
-    """Every JPEG, PNG and WebP under a folder by its EXIF GPS position, in order of name; ids are relative paths."""
+    """Every JPEG, PNG and WebP under a folder by its EXIF GPS position, in order of name; ids are relative paths.
+
+    Pictures without a position, damaged ones, and those of other forms are Skipped.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"no folder at {root}; check the path")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in (*SUFFIXES, *UNREAD) and p.is_file())
     return Tiles(Origin("folder", str(root.absolute())), partial(_photos, root, paths), len(paths))
 
 
@@ -68,6 +75,9 @@ def _photos(root: Path, paths: list[Path]) -> Iterator[Row | Skipped]:
 
     for path in paths:
         name = path.relative_to(root).as_posix()
+        if path.suffix.lower() in UNREAD:
+            yield Skipped(name, "is not a JPEG, PNG or WebP picture; convert it to one of them")
+            continue
         try:
             with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
                 position = read_gps(image)

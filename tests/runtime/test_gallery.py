@@ -11,9 +11,9 @@ from PIL import Image
 from edgegeo.bundle import open_bundle
 from edgegeo.errors import GalleryError, InputError
 from edgegeo.runtime import Embedder, Gallery, Row, Skipped, open_image
-from edgegeo.runtime import gallery_intake as intake_module
 from edgegeo.runtime import gallery_manifest as manifest_module
 from edgegeo.runtime.gallery_edit import delete_tiles
+from edgegeo.runtime.tile_workers import thumbnail
 
 
 def tile(seed: int) -> Image.Image:
@@ -243,5 +243,5 @@ def test_thumbnails_of_strips_can_be_opened() -> None:
     strip = Image.new("RGB", (2000, 10))
     import io
 
-    small = Image.open(io.BytesIO(intake_module.thumbnail(strip, 128)))
+    small = Image.open(io.BytesIO(thumbnail(strip, 128)))
     assert small.size == (128, 8)
