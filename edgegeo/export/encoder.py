@@ -6,8 +6,6 @@ The modules are transformers' `CLIPEncoderLayer` and `SiglipEncoderLayer`, which
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from edgegeo.errors import CheckpointError
 from edgegeo.export.blocks import ACTIVATIONS, full_attention, gelu, skip_layer_norm
 from edgegeo.export.graph import Graph, array
@@ -71,9 +69,5 @@ def feed_forward(graph: Graph, x: str, mlp: Any, config: Any, name: str, storage
 
 
 def _attention(graph: Graph, module: Any, x: str, name: str, storage: Storage, bias: str) -> str:
-    projections = [module.q_proj, module.k_proj, module.v_proj]
-    weight = np.concatenate([array(p.weight).T for p in projections], axis=1)
-    packed = linear(graph, x, weight, np.concatenate([array(p.bias) for p in projections]), f"{name}.qkv", storage)
-    query, key, value = f"{name}.query", f"{name}.key", f"{name}.value"
-    graph.node("Split", [packed], [query, key, value], axis=-1, num_outputs=3)
+    query, key, value = (dense(graph, x, getattr(module, f"{part}_proj"), f"{name}.{part}", storage) for part in "qkv")
     return full_attention(graph, query, key, value, name, module.num_heads, float(module.scale), bias)

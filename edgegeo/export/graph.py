@@ -79,10 +79,15 @@ class Graph:
         self._target = _TARGET.get()
         self._end: int | None = None
         """Length of the data file; None before it is begun."""
+        self._standing: set[str] = set()
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._suffix = ""
+        """Behind the names of what a branch adds, where it asked for one."""
         self.layer_inputs: dict[str, str] = {}
         """Linear layer -> the tensor it multiplies; calibration reads these."""
+        self.ladders: dict[str, dict[str, int]] = {}
+        """Linear layer -> bytes of its weights at each precision that it can be switched to (`switched_linear`)."""
 
     def input(self, name: str, kind: int, dims: Dims) -> str:
         """Declare a graph input; a string in `dims` names a free dimension."""
@@ -95,17 +100,17 @@ class Graph:
 
     def weight(self, name: str, value: NDArray[Any]) -> str:
         """Add an initialiser; the same name twice is a programming error. The value must not change afterwards."""
-        return self._add(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value)
+        return self._add(name + self._suffix, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value)
 
     def weight_int4(self, name: str, packed: NDArray[np.uint8], dims: Sequence[int]) -> str:
         """Add a signed 4-bit initialiser of shape `dims`: two values a byte in row order, the first in the low half."""
         self._opset = max(self._opset, 21)
-        return self._add(name, INT4, dims, packed)
+        return self._add(name + self._suffix, INT4, dims, packed)
 
     def integers(self, name: str, values: int | Sequence[int]) -> str:
         """An int64 constant, reused when it was added before."""
         if name not in self._weights:
-            self.weight(name, np.array(values, np.int64))
+            self._add(name, INT64, np.shape(values), np.array(values, np.int64))
         return name
 
     def node(
@@ -114,7 +119,7 @@ class Graph:
         """Append a node; returns its first output. An empty string skips an optional input or output."""
         if domain and self.dialect != "ort":
             raise ValueError(f"{operator} of {domain} is not an operator of the {self.dialect} dialect")
-        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        names = [f"{one}{self._suffix}" if one else "" for one in ([outputs] if isinstance(outputs, str) else outputs)]
         self._nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], domain=domain, **attributes))
         return names[0]
 
@@ -124,17 +129,34 @@ class Graph:
             self._halves[x] = self.node("Cast", [x], f"{x}.half", to=HALF)
         return self._halves[x]
 
-    def branch(self, name: str, emit: Callable[[], str]) -> Any:
+    def once(self, operator: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[str]:
+        """Append a node of these outputs, unless it stands already where it can be seen; returns its outputs."""
+        for names in ([*outputs], [f"{one}{self._suffix}" for one in outputs]):
+            if names[0] in self._standing:
+                return names
+        self.node(operator, inputs, outputs)
+        self._standing.add(names[0])
+        return names
+
+    def branch(self, name: str, emit: Callable[[], str], suffix: str = "") -> Any:
         """A branch for an If node: the nodes that `emit` appends, ending in the float32 tensor it returns.
 
-        It sees every tensor of the graph around it, which also keeps its weights.
+        It sees every tensor of the graph around it, which also keeps its weights. suffix: behind the names of all it
+        adds, so that two branches may hold one layer.
         """
         around, self._nodes = self._nodes, []
+        outer, self._suffix = self._suffix, suffix
+        seen, self._standing = self._standing, set(self._standing)
         try:
             result = emit()
             return helper.make_graph(self._nodes, name, [], [helper.make_tensor_value_info(result, FLOAT, None)])
         finally:
-            self._nodes = around
+            self._nodes, self._suffix, self._standing = around, outer, seen
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights so far."""
+        return self._bytes
 
     def expose_layer_inputs(self) -> None:
         """Make the input of every linear layer an output as well, for calibration."""

@@ -6,7 +6,7 @@ For onnxruntime on CPU (dialect "ort"):
 |---|---|---|
 | fp32 | float32 | MatMul |
 | fp16 | float16 | Cast to float32 (folded when the session opens), MatMul: half the disk, the same memory and speed |
-| int8, dynamic | int8, one scale a column | DynamicQuantizeMatMul: activations to uint8 with the range of the call |
+| int8, dynamic | int8, one scale a column | DynamicQuantizeLinear with the range of the call, MatMulIntegerToFloat |
 | int8, static | int8, one scale a column | QuantizeLinear with a calibrated range, MatMulIntegerToFloat |
 | int4 | 4 bits, one scale a block | MatMulNBits |
 
@@ -49,6 +49,8 @@ class Storage:
     """Precision of single layers, `Recipe.layers`."""
     component: str = ""
     """Stands before a layer's name, and a dot, where `layers` is asked for it."""
+    ladder: tuple[str, ...] = ()
+    """Finer precisions that a layer can be switched to while the graph runs, for measuring (`switched_linear`)."""
 
     def of(self, name: str) -> str:
         """Precision of a layer."""
@@ -64,6 +66,10 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
     weight = np.asarray(weight, np.float32)
     graph.layer_inputs[name] = x
     precision = storage.of(name)
+    if storage.ladder:
+        from edgegeo.export.switched import switched_linear  # which calls this function for every precision
+
+        return switched_linear(graph, x, weight, bias, name, storage)
     if graph.dialect == "trt":
         from edgegeo.export.explicit import explicit  # which quantises with what stands here
 
@@ -234,7 +240,10 @@ def _int8(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, sp
     added = graph.weight(f"{name}.bias", bias) if bias is not None else ""
     tail = ["", added] if added else []
     if span is None:
-        return graph.node("DynamicQuantizeMatMul", [x, matrix, scales, *tail], name, MICROSOFT)
+        # Matrices over one input share its quantised form; for the only one onnxruntime joins both nodes to one.
+        outputs = [f"{x}.uint8", f"{x}.scale", f"{x}.zero_point"]
+        quantised, a_scale, a_zero = graph.once("DynamicQuantizeLinear", [x], outputs)
+        return graph.node("MatMulIntegerToFloat", [quantised, matrix, a_scale, scales, a_zero, *tail], name, MICROSOFT)
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     step = max((high - low) / 255.0, 1e-12)
     zero = int(np.clip(round(-low / step), 0, 255))

@@ -88,10 +88,10 @@ def _layer(
         before_mlp = layer.pre_feedforward_layernorm
     normed, residual = skip_rms_norm(graph, out, residual, _gamma(before_mlp, shape), f"{name}.mlp_norm", epsilon)
     mlp = layer.mlp
-    both = packed_linear(graph, normed, [mlp.gate_proj, mlp.up_proj], f"{name}.gate_up", storage)
-    graph.node("Split", [both], [f"{name}.gate", f"{name}.up"], axis=-1, num_outputs=2)
-    gate = activation(graph, f"{name}.gate", f"{name}.activation", shape.activation)
-    gated = graph.node("Mul", [gate, f"{name}.up"], f"{name}.gated")
+    gate, up = (packed_linear(graph, normed, [one], f"{name}.{part}", storage) for part, one in (
+        ("gate", mlp.gate_proj), ("up", mlp.up_proj)))  # fmt: skip
+    gate = activation(graph, gate, f"{name}.activation", shape.activation)
+    gated = graph.node("Mul", [gate, up], f"{name}.gated")
     out = packed_linear(graph, gated, [mlp.down_proj], f"{name}.down", storage)
     if sandwich:
         out = rms_norm(graph, out, _gamma(layer.post_feedforward_layernorm, shape), f"{name}.out_norm", epsilon)

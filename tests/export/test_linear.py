@@ -153,3 +153,19 @@ def test_values_beyond_half_precision_are_refused() -> None:
         to_half(np.array([[1.0, -70_000.0]], np.float32), "layer")
     with pytest.raises(ValueError, match="beyond float16"):
         to_half(np.array([[np.nan]], np.float32), "layer")
+
+
+def test_matrices_over_one_input_share_its_quantised_form() -> None:
+    """One range and one rounding for both, and each says what it says alone."""
+    weights = [RNG.normal(size=(128, 24)).astype(np.float32) for _ in range(2)]
+    graph = Graph("two", "ort")
+    x = graph.input("x", FLOAT, ["batch", "rows", 128])
+    for name, weight in zip("ab", weights, strict=True):
+        linear(graph, x, weight, None, name, Storage("int8"))
+        graph.output(name, FLOAT, ["batch", "rows", 24])
+    model = graph.model()
+    assert [node.op_type for node in model.graph.node].count("DynamicQuantizeLinear") == 1
+    given = RNG.normal(size=(2, 5, 128)).astype(np.float32)
+    both = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": given})
+    for weight, found in zip(weights, both, strict=True):
+        assert np.array_equal(found, answer(built(weight, None, Storage("int8"), "ort"), given))

@@ -120,7 +120,7 @@ def test_layers_of_another_precision_stand_in_graph_and_manifest(source: Source,
     export_source(source, replace(preset("int8"), layers=layers), tmp_path / "mixed", places=0)
     bundle = open_bundle(tmp_path / "mixed")
     parts = bundle.manifest.components
-    kept = {f"layers.0.{matrix}": "fp32" for matrix in ("qkv", "o", "gate_up", "down")}
+    kept = {f"layers.0.{matrix}": "fp32" for matrix in ("qkv", "o", "gate", "up", "down")}
     assert (parts["trunk_embed"].precision, parts["trunk_embed"].layers) == ("int8", kept)
     assert parts["vision"].layers == {"layers.0.fc2": "fp16", "layers.1.fc2": "fp16"}
     assert parts["head"].layers == {}
