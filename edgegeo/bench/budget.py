@@ -6,9 +6,10 @@ from typing import Any
 
 from PIL import Image
 
-from edgegeo.bench.cells import JOBS
-from edgegeo.bench.front import GPS, PHOTO, score
-from edgegeo.bench.ledger import Row
+from edgegeo.bench.columns import share
+from edgegeo.bench.definition import JOBS
+from edgegeo.bench.front import GPS, PHOTO
+from edgegeo.bench.rows import Row
 from edgegeo.bundle import Bundle
 
 PICTURE_JOBS = ("embed_image", "generate")
@@ -41,6 +42,7 @@ def compares_budgets(rows: Sequence[Row]) -> bool:
 def budget_rows(rows: Sequence[Row], job: str) -> list[Row]:
     """The rows of a job over pictures in the smallest batch measured, which is what one query waits for."""
     mine = [row for row in rows if row["job"] == job and "picture" in row and "error" not in row]
+    mine = [row for row in mine if not row["dims"] and row["candidates"] == 1]
     least = min((row["batch"] for row in mine), default=0)
     return [row for row in mine if row["batch"] == least]
 
@@ -50,7 +52,7 @@ def budget_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     found: dict[tuple[str, Any], dict[str, Row]] = {}
     for job in PICTURE_JOBS:
         for row in budget_rows(rows, job):
-            found.setdefault((row["precision"], row["threads"]), {})[job] = row
+            found.setdefault((row["label"], row["threads"]), {})[job] = row
     return [_line(name, threads, jobs) for (name, threads), jobs in found.items()]
 
 
@@ -79,14 +81,6 @@ def _line(name: str, threads: Any, jobs: dict[str, Row]) -> tuple[str, ...]:
         "-" if embed is None else f"{embed['latency_ms']['p50']:.2f}",
         "-" if answer is None else f"{answer['latency_ms']['p50']:.2f}",
         f"{max(row['memory_mb']['peak'] for row in jobs.values()):.0f}",
-        interval(first, PHOTO),
-        interval(first, GPS),
+        share(first, PHOTO),
+        share(first, GPS),
     )
-
-
-def interval(row: Row, metric: str) -> str:
-    """A share in percent with its interval; "-" where it was not measured."""
-    found = score(row, metric)
-    if found is None:
-        return "-"
-    return f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"

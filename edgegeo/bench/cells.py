@@ -1,70 +1,66 @@
-"""What a sweep measures: the settings a person gives, and the cells they span."""
+"""Cells: one setting of one model each, complete, so that a process that gets one needs nothing else."""
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from pathlib import Path
+from typing import Any
 
-import edgegeo
+from edgegeo.bench.definition import Axes, Measuring, Sweep
+from edgegeo.bench.machine import versions
+from edgegeo.bundle import Bundle
 from edgegeo.errors import InputError
 from edgegeo.measure import machine
 
-JOBS = {
-    "embed_text": "one description -> vector",
-    "embed_image": "one JPEG photo -> vector",
-    "generate": "one JPEG photo -> <answer>lat, lon</answer>, greedy",
-    "search": "one description -> its vector -> the 10 nearest tiles of the gallery, exact",
+AS_IS = -1
+"""The power mode that the machine happens to be in."""
+_AXES_OF_JOB = {
+    "embed_text": ("batch", "dims"),
+    "embed_image": ("batch", "dims"),
+    "search": ("batch", "dims"),
+    "rerank": ("rerank",),
+    "generate": ("batch", "candidates"),
+    "locate": ("rerank", "candidates"),
 }
-"""Every job the sweep knows, and what one item of it is."""
+_NEUTRAL = {"batch": 1, "dims": 0, "rerank": 0, "candidates": 1}
 
 
 @dataclass(frozen=True)
-class SweepSettings:
-    """A sweep: every combination of its lists is a cell, measured in a process of its own."""
+class Subject:
+    """One bundle under test, what its rows call it, and how it was made where that is known."""
 
-    batches: tuple[int, ...] = (1, 8, 32)
-    threads: tuple[int, ...] = ()
-    """Processor threads of every component; empty for the runtime's own choice ("auto"), as users get it."""
-    jobs: tuple[str, ...] = tuple(JOBS)
-    places: int = 1000
-    """Unseen places: the gallery of `search`, and what accuracy is measured on."""
-    seed: int = 0
-    """Order of the cells."""
-    warmup: int = 2
-    """Runs before the counted ones."""
-    seconds: float = 2.0
-    """Counted runs go on for about this long, within the two limits below."""
-    min_repeats: int = 5
-    max_repeats: int = 200
-    timeout_s: float = 900.0
-    """A cell that takes longer is given up and noted as failed."""
-
-    def __post_init__(self) -> None:
-        if not self.batches or min(self.batches) < 1 or max(self.batches) > 1024:
-            raise InputError(f"batch sizes must be between 1 and 1024, got {list(self.batches)}")
-        if self.threads and (min(self.threads) < 1 or max(self.threads) > 1024):
-            raise InputError(f"threads must be between 1 and 1024, got {list(self.threads)}")
-        unknown = [job for job in self.jobs if job not in JOBS]
-        if unknown or not self.jobs:
-            raise InputError(f"unknown job {', '.join(unknown) or '(none)'}; use some of {', '.join(JOBS)}")
-        if not 1 <= self.places <= 1_000_000:
-            raise InputError(f"places must be between 1 and 1,000,000, got {self.places}")
-        if self.min_repeats < 1 or self.max_repeats < self.min_repeats or self.warmup < 0 or self.seconds <= 0:
-            raise InputError("repeats must be 1 or more, warm-up 0 or more, seconds above 0")
+    label: str
+    bundle: Bundle
+    recipe: dict[str, Any] | None = None
+    """The recipe as plain data; None for a bundle that was named."""
+    checkpoint: str | None = None
+    """As `edgegeo export` takes it; None: the packaged model, or not known."""
+    method: str | None = None
+    """As `edgegeo export --method` takes it."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement, complete: a worker process gets this and nothing else."""
+    """One measurement."""
 
     bundle: str
     fingerprint: str
-    precision: str
+    label: str
     job: str
     batch: int
     threads: int
+    """0: the runtime's own choice."""
+    provider: str
+    dims: int
+    """0: all."""
+    rerank: int
+    candidates: int
+    power_mode: int
     places: int
     warmup: int
+    target: float
     seconds: float
     min_repeats: int
     max_repeats: int
@@ -75,8 +71,8 @@ class Cell:
     def key(self) -> str:
         """Identifies the measurement: equal keys mean that measuring again would say nothing new.
 
-        Folders are left out, since the bundle's fingerprint says what is in them; the machine and the versions
-        that were measured with are in.
+        Folders are left out, since the bundle's fingerprint says what is in them; the machine, the versions and the
+        sources that were measured with are in.
         """
         facts = asdict(self)
         for place in ("bundle", "inputs", "gallery"):
@@ -85,12 +81,54 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what does the work, without importing it."""
-    found = {"edgegeo": edgegeo.__version__}
-    for package in ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow", "tokenizers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
+def expand(subjects: Sequence[Subject], sweep: Sweep, folder: Path) -> list[Cell]:
+    """Every cell of the sweep, in reading order; jobs that a bundle does not offer are left out."""
+    measure = sweep.measure
+    cells = [
+        Cell(
+            bundle=str(subject.bundle.path.absolute()), fingerprint=subject.bundle.fingerprint, label=subject.label,
+            **setting, places=measure.places, warmup=measure.warmup, target=measure.target, seconds=measure.seconds,
+            min_repeats=measure.min_repeats, max_repeats=measure.max_repeats,
+            inputs=str((folder / "inputs").absolute()), gallery=str(_gallery(folder, subject, setting, measure)),
+        )
+        for subject in subjects
+        for setting in _settings(subject.bundle, sweep.cells)
+    ]  # fmt: skip
+    if not cells:
+        raise InputError("the sweep has no cell: its jobs, re-rank depths and bundles don't fit together")
+    return cells
+
+
+def _settings(bundle: Bundle, axes: Axes) -> Iterator[dict[str, Any]]:
+    """The axes of each cell of one bundle, none twice."""
+    whole = _dims(bundle)
+    for job in axes.jobs:
+        if not _offers(bundle, job):
             continue
-    return found
+        lists = {name: getattr(axes, name) or (_NEUTRAL[name],) for name in _AXES_OF_JOB[job]}
+        if "dims" in lists:
+            lists["dims"] = tuple(dict.fromkeys(0 if size >= whole else size for size in lists["dims"]))
+        for values in product(*lists.values()):
+            own = {**_NEUTRAL, **dict(zip(lists, values, strict=True))}
+            if (job == "rerank" and own["rerank"] == 0) or (own["batch"] > 1 and own["candidates"] > 1):
+                continue
+            if own["rerank"] and bundle.manifest.roles.rerank is None:
+                continue
+            for threads, provider, mode in product(axes.threads or (0,), axes.provider, axes.power_mode or (AS_IS,)):
+                yield {"job": job, **own, "threads": threads, "provider": provider, "power_mode": mode}
+
+
+def _gallery(folder: Path, subject: Subject, setting: dict[str, Any], measure: Measuring) -> Path:
+    size = f"-{setting['dims']}d" if setting["dims"] else ""
+    return (folder / "galleries" / f"{subject.bundle.fingerprint[:16]}-{measure.places}{size}").absolute()
+
+
+def _dims(bundle: Bundle) -> int:
+    role = bundle.manifest.roles.embed
+    return 0 if role is None else role.dim
+
+
+def _offers(bundle: Bundle, job: str) -> bool:
+    roles = bundle.manifest.roles
+    needed = {"generate": (roles.generate,), "locate": (roles.embed, roles.generate)}
+    return all(role is not None for role in needed.get(job, (roles.embed,)))

@@ -1,65 +1,97 @@
-"""Results as a Markdown document: one table a job."""
+"""Results as a Markdown document: one table a job, and where the time of each goes."""
 
 from collections.abc import Sequence
 
 from edgegeo.bench import budget
-from edgegeo.bench.budget import interval
-from edgegeo.bench.cells import JOBS
-from edgegeo.bench.front import GPS, PHOTO, TEXT, front
-from edgegeo.bench.ledger import Row
-
-HEADERS = (
-    "precision", "batch", "threads", "p50 ms", "p90 ms", "p99 ms", "ms/item", "items/s", "peak MB", "load ms",
-    "cold start ms", "size MB", "text R@1 %", "photo R@1 %", "GPS@750 %",
-)  # fmt: skip
+from edgegeo.bench.columns import Column, numbers_of, settings_of, stages_of
+from edgegeo.bench.definition import JOBS
+from edgegeo.bench.front import METRIC_NAMES, front, metric_of
+from edgegeo.bench.rows import Row, joules
 
 
-def render_markdown(rows: Sequence[Row]) -> str:
-    """The token budget where several were measured, then one table a job; a star marks the rows on its front."""
-    lines = ["# edgegeo bench", "", describe_machine(rows), ""]
+def render_markdown(rows: Sequence[Row], about: str = "") -> str:
+    """The token budget where several were measured, then two tables a job; a star marks the rows on its front."""
+    lines = ["# edgegeo bench", ""]
+    lines += [about, ""] if about else []
+    lines += [machine_sentence(rows), "", method_sentence(rows), ""]
     if budget.compares_budgets(rows):
         lines += ["## Token budget", "", budget.budget_caption(rows), ""]
         lines += ["| " + " | ".join(budget.HEADERS) + " |", "|---|---|" + "---:|" * (len(budget.HEADERS) - 2)]
-        lines += ["| " + " | ".join(line) + " |" for line in budget.budget_table(rows)]
+        lines += ["| " + " | ".join(map(_plain, line)) + " |" for line in budget.budget_table(rows)]
         lines += [""]
     for job in [job for job in JOBS if any(row["job"] == job for row in rows)]:
         mine = [row for row in rows if row["job"] == job]
-        best = {id(row) for row in front(mine)}
-        lines += [f"## {job}", "", JOBS[job], ""]
-        lines += ["| " + " | ".join(HEADERS) + " |", "|" + "---|" + "---:|" * (len(HEADERS) - 1)]
-        lines += ["| " + " | ".join(cells_of(row, id(row) in best)) + " |" for row in mine]
+        metrics = " / ".join(dict.fromkeys(METRIC_NAMES[metric_of(job, row["candidates"])] for row in mine))
+        lines += [f"## {job}", "", f"{JOBS[job]}. Accuracy: {metrics}.", ""]
+        lines += _table(mine, settings_of(mine), numbers_of(mine))
+        good = [row for row in mine if "error" not in row]
+        if stages := stages_of(good):
+            lines += ["", "Milliseconds of a call by stage:", ""]
+            lines += _table(good, settings_of(mine), stages)
         lines += [""]
-    lines += ["\\* on the front of time per item against accuracy. Intervals: 95 %, bootstrap over places.", ""]
+    lines += ["\\* on the front of time per item against accuracy.", ""]
     return "\n".join(lines)
 
 
-def cells_of(row: Row, starred: bool) -> list[str]:
-    """One row's table cells, in the order of HEADERS; a failed row says why in place of its numbers."""
-    start = [row["precision"] + ("\\*" if starred else ""), str(row["batch"]), str(row["threads"])]
-    if "error" in row:
-        return [*start, f"failed: {row['error']}".replace("|", "/"), *([""] * (len(HEADERS) - 4))]
-    latency = row["latency_ms"]
-    return [
-        *start,
-        *(f"{latency[p]:.2f}" for p in ("p50", "p90", "p99")),
-        f"{row['item_ms']:.2f}",
-        f"{row['throughput_per_s']:.1f}",
-        f"{row['memory_mb']['peak']:.0f}",
-        f"{row['load_ms']:.0f}",
-        f"{row['cold_start_ms']:.0f}",
-        f"{row['size_bytes'] / 2**20:.1f}",
-        *(interval(row, metric) for metric in (TEXT, PHOTO, GPS)),
-    ]
+def _table(rows: Sequence[Row], settings: Sequence[Column], numbers: Sequence[Column]) -> list[str]:
+    columns = [*settings, *numbers]
+    best = {id(row) for row in front(rows)}
+    lines = ["| " + " | ".join(column.title for column in columns) + " |"]
+    lines.append("|" + "".join("---|" if column.left else "---:|" for column in columns))
+    for row in rows:
+        if "error" in row:
+            said = [f"failed: {row['error']}", *([""] * (len(numbers) - 1))]
+        else:
+            said = [column.text(row) for column in numbers]
+        texts = [_plain(text) for text in [*(column.text(row) for column in settings), *said]]
+        texts[0] += "\\*" if id(row) in best else ""
+        lines.append("| " + " | ".join(texts) + " |")
+    return lines
 
 
-def describe_machine(rows: Sequence[Row]) -> str:
-    """One sentence: what the numbers were measured on and with."""
+def machine_sentence(rows: Sequence[Row]) -> str:
+    """What the numbers were measured on and with."""
     if not rows:
         return "Nothing measured."
-    facts, tools = rows[0]["machine"], rows[0]["versions"]
-    names = ", ".join(f"{name} {number}" for name, number in tools.items())
+    facts, tools = rows[-1]["machine"], rows[-1]["versions"]
+    words = [f"{facts['cpu']}, {facts['cores']} cores"]
+    words += [f"{facts['memory_gb']:g} GB"] if "memory_gb" in facts else []
+    words += [", ".join(facts["gpus"])] if facts.get("gpus") else []
+    words += [f"({', '.join(facts['flags'])})"] if facts.get("flags") else []
+    words += [f"governor {facts['governor']}"] if facts.get("governor") else []
+    if mode := facts.get("power_mode"):
+        words.append(f"power mode {mode['number']} {mode['name']}".rstrip())
+    words += ["virtual machine"] if facts.get("virtual") else []
+    words += [f"in {facts['container']}"] if facts.get("container") else []
+    words += [facts["system"], f"Python {facts['python']}"]
+    names = ", ".join(f"{name} {number}" for name, number in tools.items() if name != "code")
+    commit = f"commit {facts['commit']}, " if facts.get("commit") else ""
+    return f"{', '.join(words)}; {names}; {commit}sources {tools['code']}, {_days(rows)}."
+
+
+def method_sentence(rows: Sequence[Row]) -> str:
+    """How it was measured, and what was not."""
+    good = [row for row in rows if "error" not in row]
+    if not good:
+        return "No cell succeeded."
+    rounds = sorted({row["rounds"] for row in good})
+    repeats = [row["repeats"] for row in good]
+    if any(joules(row) is not None for row in good):
+        energy = "energy: whole meters, idle power included"
+    else:
+        energy = f"energy {good[0]['energy'].get('why', 'not measured')}"
     return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}, Python {facts['python']}; {names}. "
-        f"Warm-up {rows[0]['warmup']} runs, not counted; every cell in a process of its own, cells in random order; "
-        "energy not measured."
+        f"Cells in random order; each in {'-'.join(map(str, rounds))} processes of its own after {good[0]['warmup']} "
+        f"warm-up runs, {min(repeats)} to {max(repeats)} counted runs in all; intervals of the median hold every "
+        f"process's own 95 % interval. Batch 1 is SingleStream (its p90 counts), more is Offline (items/s count), with "
+        f"JPEG decoding in the time; these are not MLPerf results. PSS: memory with shared pages shared out; {energy}."
     )
+
+
+def _days(rows: Sequence[Row]) -> str:
+    days = sorted({row["when"][:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep in random order, each in its own process, and keeps what was measured."""
+"""Runs the cells of a sweep in random order, each round in its own process, and keeps what was measured."""
 
 import json
 import random
@@ -6,92 +6,62 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgegeo.bench.accuracy import Card, accuracy_card
+from edgegeo.bench.accuracy import Card, Scorer
 from edgegeo.bench.budget import picture_facts
-from edgegeo.bench.cells import Cell, SweepSettings, versions
+from edgegeo.bench.cells import AS_IS, Cell, Subject, expand
+from edgegeo.bench.definition import Measuring, Sweep
 from edgegeo.bench.inputs import read_inputs, write_inputs
-from edgegeo.bench.ledger import Ledger, Row
+from edgegeo.bench.ledger import NAME, Ledger, Line
+from edgegeo.bench.machine import describe_machine, temperature_c, versions
+from edgegeo.bench.method import method_of
+from edgegeo.bench.power import check_modes, modes_restored, set_mode
+from edgegeo.bench.rows import Row, merge
 from edgegeo.bundle import Bundle
-from edgegeo.measure import machine
 from edgegeo.progress import Progress, silent
 
-
-@dataclass(frozen=True)
-class Subject:
-    """One bundle under test, and the name its rows carry."""
-
-    precision: str
-    bundle: Bundle
+_COOL_C = 3.0
+_LOOK_S = 1.0
 
 
-def run_sweep(
-    subjects: Sequence[Subject], settings: SweepSettings, folder: Path, progress: Progress = silent
-) -> list[Row]:
-    """Measure every cell that `folder`/results.jsonl does not hold yet; return the rows of all cells of this sweep.
+def run_sweep(subjects: Sequence[Subject], sweep: Sweep, folder: Path, progress: Progress = silent) -> list[Row]:
+    """Measure every round that `folder`/results.jsonl does not hold yet; return the rows of all cells of this sweep.
 
-    Interrupt it and run it again: finished cells are skipped. A cell that fails gets a row with "error" and is tried
-    again next time.
+    Interrupt it and run it again: finished rounds are skipped. A round that fails gets a line with "error" and is
+    tried again next time. DeviceError before anything is measured for a provider or power mode that is not there.
     """
-    ledger = Ledger(folder / "results.jsonl")
-    cells = expand(subjects, settings, folder)
+    cells = expand(subjects, sweep, folder)
+    _check_devices(subjects, sweep)
+    ledger = Ledger(folder / NAME)
     keys = {cell: cell.key() for cell in cells}
-    todo = [cell for cell in cells if not ledger.finished(keys[cell])]
+    rounds = sweep.measure.rounds
+    todo = [(n, cell) for n in range(rounds) for cell in cells if not ledger.finished(keys[cell], n)]
     if todo:
-        write_inputs(folder / "inputs", max(settings.batches))
-    cards: dict[str, Card] = {}
-    seen: dict[str, Row] = {}
-    by_print = {subject.bundle.fingerprint: subject.bundle for subject in subjects}
-    for name in {cell.fingerprint for cell in todo}:
-        cards[name] = accuracy_card(by_print[name], settings, folder, progress)
-        seen[name] = picture_facts(by_print[name], read_inputs(folder / "inputs", 1)[1][0])
-    for cell in todo:
-        if cell.job == "search":
-            _gallery_for(cell, by_print[cell.fingerprint], progress)
-    # In random order a drift of the machine's speed falls on all settings alike.
-    random.Random(settings.seed).shuffle(todo)
-    for done, cell in enumerate(todo):
-        progress("measuring cells", done, len(todo))
-        facts = {**_facts(cell, by_print[cell.fingerprint]), "picture": seen[cell.fingerprint]}
-        numbers = run_cell(cell, settings.timeout_s)
-        ledger.append({"key": keys[cell], **facts, **numbers, "accuracy": cards[cell.fingerprint]})
-        progress("measuring cells", done + 1, len(todo))
-    return [ledger.rows[keys[cell]] for cell in cells]
-
-
-def expand(subjects: Sequence[Subject], settings: SweepSettings, folder: Path) -> list[Cell]:
-    """Every cell of the sweep, in reading order; jobs that a bundle does not offer are left out."""
-    threads = settings.threads or (0,)
-    return [
-        Cell(
-            bundle=str(subject.bundle.path.absolute()),
-            fingerprint=subject.bundle.fingerprint,
-            precision=subject.precision,
-            job=job,
-            batch=batch,
-            threads=count,
-            places=settings.places,
-            warmup=settings.warmup,
-            seconds=settings.seconds,
-            min_repeats=settings.min_repeats,
-            max_repeats=settings.max_repeats,
-            inputs=str((folder / "inputs").absolute()),
-            gallery=str((folder / "galleries" / f"{subject.bundle.fingerprint[:16]}-{settings.places}").absolute()),
-        )
-        for subject in subjects
-        for job in settings.jobs
-        if _offers(subject.bundle, job)
-        for batch in settings.batches
-        for count in threads
-    ]
+        by_print = {subject.bundle.fingerprint: subject for subject in subjects}
+        write_inputs(folder / "inputs", max(cell.batch for cell in cells))
+        known = _known({cell for _, cell in todo}, by_print, folder, sweep, progress)
+        steps = list(_shuffled(todo, sweep.measure.seed))
+        start_c, here = temperature_c(), describe_machine()
+        with modes_restored(sweep.cells.power_mode):
+            for done, (number, cell) in enumerate(steps):
+                progress("measuring cells", done, len(steps))
+                if cell.power_mode != AS_IS:
+                    set_mode(cell.power_mode)
+                    here = describe_machine()
+                _cool_down(sweep.measure, start_c)
+                facts = _facts(cell, by_print[cell.fingerprint], sweep)
+                numbers = run_cell(cell, sweep.measure.timeout_s)
+                ledger.append({"key": keys[cell], "round": number, **facts, "machine": here, **known[cell], **numbers})
+                progress("measuring cells", done + 1, len(steps))
+    return [merge(ledger.rounds(keys[cell], rounds)) for cell in cells]
 
 
 def run_cell(cell: Cell, timeout_s: float) -> dict[str, Any]:
-    """Measure one cell in a fresh process; {"error": why} where it failed."""
+    """Measure one round of a cell in a fresh process; {"error": why} where it failed."""
     task = json.dumps({"cell": asdict(cell), "spawned": time.monotonic()})
     command = [sys.executable, "-m", "edgegeo.bench.worker"]
     try:
@@ -109,35 +79,101 @@ def run_cell(cell: Cell, timeout_s: float) -> dict[str, Any]:
     return numbers
 
 
-def _offers(bundle: Bundle, job: str) -> bool:
-    roles = bundle.manifest.roles
-    return (roles.generate if job == "generate" else roles.embed) is not None
+def _check_devices(subjects: Sequence[Subject], sweep: Sweep) -> None:
+    """A device that is not there is an error now, not a failed cell in an hour."""
+    from edgegeo.runtime import Model
+
+    check_modes(sweep.cells.power_mode)
+    for subject in subjects:
+        for provider in sweep.cells.provider:
+            Model(subject.bundle, provider=provider)
 
 
-def _facts(cell: Cell, bundle: Bundle) -> Row:
+def _known(
+    cells: set[Cell], subjects: dict[str, Subject], folder: Path, sweep: Sweep, progress: Progress
+) -> dict[Cell, dict[str, Any]]:
+    """Galleries built; accuracy and what the model sees of a picture, by cell."""
+    scorer = Scorer(folder, sweep.measure.places, progress)
+    cards: dict[tuple[Any, ...], Card] = {}
+    seen: dict[str, Row] = {}
+    for cell in sorted(cells, key=lambda one: (one.fingerprint, one.job)):
+        bundle = subjects[cell.fingerprint].bundle
+        if cell.job in ("search", "rerank", "locate"):
+            _gallery_for(cell, bundle, progress)
+        what = (cell.fingerprint, cell.job, cell.dims, cell.rerank, cell.candidates)
+        if what not in cards:
+            cards[what] = scorer.card(cell, bundle)
+        if cell.fingerprint not in seen:
+            seen[cell.fingerprint] = picture_facts(bundle, read_inputs(folder / "inputs", 1)[1][0])
+    return {
+        cell: {
+            "accuracy": cards[cell.fingerprint, cell.job, cell.dims, cell.rerank, cell.candidates],
+            "picture": seen[cell.fingerprint],
+        }
+        for cell in cells
+    }
+
+
+def _shuffled(todo: Sequence[tuple[int, Cell]], seed: int) -> list[tuple[int, Cell]]:
+    """All cells of a power mode together, in it round by round, each round in an order of its own.
+
+    In random order a drift of the machine's speed falls on all settings alike.
+    """
+    chance = random.Random(seed)
+    places = [(step, chance.random()) for step in todo]
+    modes = list(dict.fromkeys(cell.power_mode for _, cell in todo))
+    chance.shuffle(modes)
+    order = sorted(places, key=lambda item: (modes.index(item[0][1].power_mode), item[0][0], item[1]))
+    return [step for step, _ in order]
+
+
+def _cool_down(measure: Measuring, start_c: float | None) -> None:
+    time.sleep(measure.pause_s)
+    end = time.monotonic() + measure.cool_down_s
+    while start_c is not None and (now := temperature_c()) is not None:
+        if now <= start_c + _COOL_C or time.monotonic() >= end:
+            return
+        time.sleep(_LOOK_S)
+
+
+def _facts(cell: Cell, subject: Subject, sweep: Sweep) -> Line:
+    bundle = subject.bundle
+    role = bundle.manifest.roles.embed
     return {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sweep": sweep.name,
         "bundle": bundle.manifest.name,
         "fingerprint": bundle.fingerprint,
-        "precision": cell.precision,
+        "label": cell.label,
+        "precision": "+".join(sorted({part.precision for part in bundle.manifest.components.values()})),
+        "method": subject.method or method_of(bundle),
         "components": {name: part.precision for name, part in bundle.manifest.components.items()},
+        "checkpoint": subject.checkpoint,
+        "asked_method": subject.method,
+        "recipe": subject.recipe,
         "size_bytes": bundle.bytes,
-        "provider": "cpu",
         "job": cell.job,
         "batch": cell.batch,
         "threads": cell.threads or "auto",
+        "provider": cell.provider,
+        "dims": cell.dims,
+        "whole_dims": role.dim if role else 0,
+        "rerank": cell.rerank,
+        "candidates": cell.candidates,
+        "power_mode": None if cell.power_mode == AS_IS else cell.power_mode,
+        "places": cell.places,
         "warmup": cell.warmup,
-        "energy": "not measured",
-        "machine": machine(),
         "versions": versions(),
     }
 
 
 def _gallery_for(cell: Cell, bundle: Bundle, progress: Progress) -> None:
     from edgegeo.planet import Planet
-    from edgegeo.runtime import Embedder, Gallery
+    from edgegeo.runtime import Embedder, Gallery, Model
     from edgegeo.runtime.sources import planet_places
 
     target = Path(cell.gallery)
     if not (target / "gallery.json").exists():
-        Gallery.build(target, planet_places(Planet(), "test", cell.places), Embedder.open(bundle), progress=progress)
+        model = Model.open(bundle)
+        embedder = Embedder(model, dims=cell.dims) if cell.dims else Embedder(model)
+        Gallery.build(target, planet_places(Planet(), "test", cell.places), embedder, progress=progress)

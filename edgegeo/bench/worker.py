@@ -1,83 +1,80 @@
-"""One cell in one process: `python -m edgegeo.bench.worker` reads a Cell and a start time on stdin, prints a row.
+"""One round of one cell in one process: `python -m edgegeo.bench.worker` reads it on stdin and prints its numbers.
 
 A process of its own gives a peak memory and a cold start that no earlier cell has touched.
 """
 
+import itertools
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgegeo.bench.cells import Cell
+from edgegeo.bench.energy import device_memory_mb, open_energy
 from edgegeo.bench.inputs import read_inputs
+from edgegeo.bench.jobs import open_job
+from edgegeo.bench.machine import load_average, temperature_c
 from edgegeo.errors import EdgegeoError
-from edgegeo.measure import peak_resident_mb, resident_mb, summarize, time_job
+from edgegeo.measure import StoppingRule, peak_resident_mb, proportional_mb, resident_mb, time_until
+
+STAGE_SECONDS = 0.2
+MOST_STAGE_RUNS = 20
 
 
 def measure(cell: Cell, spawned: float) -> dict[str, Any]:
     """Run the cell and return its numbers.
 
     `spawned` is the parent's time.monotonic() just before the process was started. Times are in milliseconds, memory
-    in MB of 2**20 bytes.
+    in MB of 2**20 bytes. Stages are told apart after the counted runs, so that telling takes nothing from them.
     """
     texts, photos = read_inputs(Path(cell.inputs), cell.batch)
     start = time.monotonic()
-    job, describe = _job(cell, texts, photos)
+    job = open_job(cell, texts, photos)
     loaded = time.monotonic()
-    first = job()
+    calls = itertools.count()
+
+    def once() -> Any:
+        return job.run(next(calls))
+
+    first = once()
     answered = time.monotonic()
-    loaded_mb = resident_mb()
-    pilot = time_job(job, 1, warmup=max(0, cell.warmup - 1))[0]
-    repeats = min(cell.max_repeats, max(cell.min_repeats, round(cell.seconds / max(pilot, 1e-6))))
-    latency = summarize(time_job(job, repeats, warmup=0))
+    first_mb = resident_mb()
+    for _ in range(cell.warmup - 1):
+        once()
+    energy = open_energy(gpus=cell.provider != "cpu")
+    idle = energy.idle_watts()
+    with energy.counted():
+        seconds, verdict = time_until(once, StoppingRule(cell.target, cell.min_repeats, cell.max_repeats, cell.seconds))
+    items = len(seconds) * job.items
+    memory = {"first_result": first_mb, "peak": peak_resident_mb(), "proportional": proportional_mb()}
+    if cell.provider != "cpu":
+        memory["device"] = device_memory_mb(os.getpid()) or 0.0
+    joules = sum(energy.joules.values())
     return {
-        "latency_ms": {
-            "p50": latency.p50_ms,
-            "p90": latency.p90_ms,
-            "p99": latency.p99_ms,
-            "mean": latency.mean_ms,
-        },
-        "repeats": latency.repeats,
-        "item_ms": latency.p50_ms / cell.batch,
-        "throughput_per_s": 1e3 * cell.batch / latency.mean_ms,
+        "samples_ms": [float(f"{1e3 * second:.5g}") for second in seconds],
+        "stopped": verdict,
         "load_ms": 1e3 * (loaded - start),
         "cold_start_ms": 1e3 * (answered - spawned),
-        "memory_mb": {"first_result": loaded_mb, "peak": peak_resident_mb()},
-        **describe(first),
-    }
+        "memory_mb": memory,
+        "energy": {
+            "joules_per_item": joules / items, "watts": energy.watts(), "idle_watts": idle,
+            "meters": {name: value / items for name, value in energy.joules.items()},
+        } if energy.joules else {"why": energy.why_not()},
+        "stages_ms": job.clock.breakdown(once, _stage_runs(sum(seconds) / len(seconds))),
+        "temperature_c": temperature_c(),
+        "load_average": load_average(),
+        **job.facts(first),
+    }  # fmt: skip
 
 
-def _job(
-    cell: Cell, texts: list[str], photos: list[bytes]
-) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Any]]]:
-    """The work to time, and what its result adds to the row."""
-    from edgegeo.runtime import Embedder, Gallery, Generator
-
-    if cell.job == "generate":
-        generator = Generator.open(cell.bundle, threads=cell.threads or None)
-        return lambda: generator.answers(photos, batch=cell.batch), _tokens
-    embedder = Embedder.open(cell.bundle, threads=cell.threads or None)
-    if cell.job == "embed_image":
-        return lambda: embedder.images(photos, batch=cell.batch), _nothing
-    if cell.job == "embed_text":
-        return lambda: embedder.texts(texts, batch=cell.batch), _nothing
-    gallery = Gallery.open(cell.gallery)
-    k = min(10, len(gallery))
-    return lambda: gallery.search(embedder.texts(texts, batch=cell.batch), k), lambda _: {"gallery": len(gallery)}
-
-
-def _tokens(answers: Any) -> dict[str, Any]:
-    return {"tokens": sum(len(answer.tokens) for answer in answers) / len(answers)}
-
-
-def _nothing(result: Any) -> dict[str, Any]:
-    return {}
+def _stage_runs(seconds: float) -> int:
+    return max(1, min(MOST_STAGE_RUNS, round(STAGE_SECONDS / max(seconds, 1e-6))))
 
 
 def main() -> int:
-    """Read the task, print the row; a known error is printed as {"error": ...} with exit code 2."""
+    """Read the task, print the numbers; a known error is printed as {"error": ...} with exit code 2."""
     task = json.loads(sys.stdin.read())
     try:
         row = measure(Cell(**task["cell"]), task["spawned"])

@@ -16,8 +16,8 @@ import edgegeo
 from edgegeo.cli.flags import flag
 from edgegeo.errors import EdgegeoError
 
-VERBS = ("export", "locate", "serve", "bench", "verify", "lint", "embed", "eval", "fit", "plan", "doctor", "wheelhouse")
-GROUPS = ("index", "train", "planet", "data")
+VERBS = ("export", "locate", "serve", "verify", "lint", "compile", "embed", "eval", "fit", "plan", "doctor", "wheelhouse")
+GROUPS = ("bench", "index", "train", "planet", "data")
 EXTRAS = {
     "onnxruntime": "cpu",
     "fastapi": "serve",
@@ -33,6 +33,8 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnx_ir": "export",
+    "rasterio": "geotiff",
+    "ray": "ray",
 }
 """Which extra brings the module that a verb missed."""
 
