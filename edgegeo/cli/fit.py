@@ -24,7 +24,7 @@ def command(
     provider: ProviderFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
-    """Fit fusion, radius and confidence on known places, and store them in the bundle as plain numbers."""
+    """Fit fusion, re-ranking, radius and confidence on known places, and store them in the bundle as plain numbers."""
     from edgegeo.errors import InputError
     from edgegeo.evaluate.fitting import fit_photos, fit_planet, publish_fit
     from edgegeo.home import find_bundle
@@ -75,3 +75,10 @@ def _print(path: str, fitted: "Fitted") -> None:
         radii = f"{low.radii_km[1]:,.0f} to {high.radii_km[1]:,.0f} km"
         rows.append((setting, f"{percent(low.confidence)} to {percent(high.confidence)}", radii))
     table(("made from", "within 750 km", "radius at 80 %"), rows)
+    told = fitted.fit.source.get("rerank", {})
+    for query, weighing in fitted.fit.rerank.items():
+        before, after = told[query]["recall_at_1"]
+        what = f"weighs {weighing.weight:.3f}, Recall@1 {percent(before)} to {percent(after)} on lists held out"
+        say(f"re-ranking by {query}: {what if weighing.weight else 'tells nothing more than the search, so it is off'}")
+    if fitted.fit.rerank:
+        say(f"words and a photo together: the words count {percent(fitted.fit.text_share)}")

@@ -17,6 +17,7 @@ from edgegeo.evaluate.fusion import best_way, closeness, ways_alone, ways_with_t
 from edgegeo.evaluate.logistic import logistic
 from edgegeo.evaluate.scenes import planet_scenes
 from edgegeo.evaluate.study import GALLERY, NONE, OTHER, OWN, Study, study_photos, study_scenes
+from edgegeo.evaluate.weighing import SearchFit, fit_in_gallery, fit_search
 from edgegeo.exif import read_gps
 from edgegeo.geo import Position
 from edgegeo.progress import Progress, silent
@@ -186,9 +187,10 @@ def fit_planet(model: Model, places: int, planet_seed: int, progress: Progress =
     places = min(places, MOST_PLACES)
     scenes = planet_scenes(places * TILES_A_PLACE, "validation", planet_seed, progress)
     study = study_scenes(model, scenes, COUNT, progress=progress, places=places)
+    search = fit_search(model, scenes, places, progress)
     tiles = len(scenes) if study.found else 0
     source = {"places": places, "split": "validation", "planet_seed": planet_seed, "tiles": tiles, "candidates": COUNT}
-    fitted = fit_study(study, source)
+    fitted = with_search(fit_study(study, source), search)
     return replace(fitted, fit=fit_pictures(model, fitted.fit, [scene.photo for scene in scenes]))
 
 
@@ -206,7 +208,17 @@ def fit_photos(
     study = study_photos(model, [photo for photo, _ in known], truth, gallery, COUNT, progress=progress)
     source = {"places": len(known), "split": "photos", "tiles": len(gallery) if gallery else 0, "candidates": COUNT}
     fitted = fit_study(study, source)
+    if gallery is not None:
+        fitted = with_search(fitted, fit_in_gallery(model, [photo for photo, _ in known], truth, gallery, progress))
     return replace(fitted, fit=fit_pictures(model, fitted.fit, [photo.read_bytes() for photo, _ in known[:200]]))
+
+
+def with_search(fitted: Fitted, search: SearchFit) -> Fitted:
+    """The fit with its weighings, and with what they do on lists held out among its sources."""
+    told = {kind: {"lists": w.lists, "recall_at_1": [w.before, w.after]} for kind, w in search.weighed.items()}
+    weighings = {kind: one.weighing for kind, one in search.weighed.items()}
+    source = {**fitted.fit.source, "rerank": told}
+    return replace(fitted, fit=replace(fitted.fit, rerank=weighings, text_share=search.text_share, source=source))
 
 
 def position_of(photo: Path) -> Position | None:
