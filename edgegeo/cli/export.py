@@ -1,6 +1,7 @@
 """edgegeo export: a checkpoint becomes a bundle that runs without torch."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,12 @@ import typer
 from edgegeo.cli.flags import JsonFlag, flag, token_budget
 from edgegeo.cli.output import emit_json, hush_libraries, megabytes, percent, progress_bar, say, table
 from edgegeo.cli.preview import print_preview
+from edgegeo.cli.quantisation import print_quantisation
 from edgegeo.errors import InputError
 from edgegeo.recipe import with_budget
 
 if TYPE_CHECKING:
+    from edgegeo.export.budget import Budget
     from edgegeo.export.report import ExportReport, ReportRow
     from edgegeo.recipe import Recipe
 
@@ -53,6 +56,22 @@ PlacesFlag = Annotated[
 OutputFlag = Annotated[
     Path | None, flag("--output", "-o", verb="export", help="Bundle folder.", show_default="under the data home")
 ]
+MaxDropFlag = Annotated[
+    float | None,
+    flag(
+        "--max-drop",
+        verb="export",
+        help="Most points of Recall@1 that quantising may cost; keeps what it takes in higher precision.",
+        show_default="no limit",
+    ),
+]
+BudgetPlacesFlag = Annotated[
+    int,
+    flag("--budget-places", verb="export", help="Places that --max-drop is searched, and then confirmed on.", min=2),
+]
+ProvenFlag = Annotated[
+    bool, flag("--proven", verb="export", help="--max-drop holds for the whole 95 % interval of the drop.")
+]
 PlanFlag = Annotated[
     bool, flag("--plan", verb="export", help="Only say what the export needs; what running needs: edgegeo plan.")
 ]
@@ -79,6 +98,9 @@ def command(
     image_size: ImageSizeFlag = None,
     tiles: TilesFlag = None,
     max_pixels: MaxPixelsFlag = None,
+    max_drop: MaxDropFlag = None,
+    budget_places: BudgetPlacesFlag = 1000,
+    proven: ProvenFlag = False,
     places: PlacesFlag = 1000,
     output: OutputFlag = None,
     plan: PlanFlag = False,
@@ -90,6 +112,8 @@ def command(
         _settings({"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4}, recipe, target),
         token_budget(image_size, tiles, max_pixels),
     )
+    if max_drop is not None:
+        settings = replace(settings, name=f"{settings.name}-drop{max_drop:g}")
     roles = _adapters(adapter or [])
     from edgegeo.home import default_bundle
     from edgegeo.models.hub import checkpoint_name, find_checkpoint, is_repository
@@ -102,12 +126,23 @@ def command(
         return
     from edgegeo.export import export
 
+    budget = _budget(max_drop, budget_places, proven)
     with progress_bar() as progress:
         report = export(
             source, settings, place, adapters=roles, method=method, places=places, progress=progress, force=force,
-            announce=None if as_json else print_preview,
+            announce=None if as_json else print_preview, budget=budget,
         )  # fmt: skip
     emit_json(report.to_dict()) if as_json else _print(report)
+
+
+def _budget(max_drop: float | None, places: int, proven: bool) -> "Budget | None":
+    if max_drop is None:
+        if proven:
+            raise InputError("--proven only works with --max-drop")
+        return None
+    from edgegeo.export.budget import Budget
+
+    return Budget(max_drop, places, proven)
 
 
 def _only_plan(source: Path | None, settings: "Recipe", place: Path, adapters: dict[str, Path], as_json: bool) -> None:
@@ -158,6 +193,8 @@ def _print(report: "ExportReport") -> None:
     if stages:
         table(("the export itself", "time", "peak memory"), stages)
         say("")
+    if report.quantisation is not None:
+        print_quantisation(report.quantisation)
     for role, difference in report.merge_differences.items():
         say(f"adapter of {role}: merged and attached differ by {difference:.1e} at most")
     for note in report.notes:

@@ -14,6 +14,8 @@ from edgegeo.bundle import Bundle, Manifest, publish
 from edgegeo.errors import VerificationError
 from edgegeo.evaluate import Scene, Scores, evaluate
 from edgegeo.export import parity, report
+from edgegeo.export.budget import Found
+from edgegeo.export.budget_report import write_report
 from edgegeo.export.costs import Costs
 from edgegeo.export.fitting import with_fit
 from edgegeo.export.report import ExportReport
@@ -43,6 +45,8 @@ class Staged:
     """What the report has to say in words."""
     costs: Costs = field(default_factory=Costs)
     """What it took so far; the end is added."""
+    found: Found | None = None
+    """The mix of precisions, where an accuracy budget was given."""
 
 
 def conclude(
@@ -58,6 +62,7 @@ def conclude(
         scores = _score(made, before, places, progress)
         manifest = with_fit(made, places, progress)
         took = _time(made, before, samples)
+    quantisation = write_report(staged.found, made, scores) if staged.found is not None else None
     rows = [*report.size_rows(made, before), *report.parity_rows(staged.stages, staged.exact_stages)]
     progress("verify", 0, 1)
     with costs.stage("read back and publish"):
@@ -70,6 +75,7 @@ def conclude(
         out=str(published.path), name=published.manifest.name, fingerprint=published.fingerprint,
         bytes=published.bytes, places=places, seconds=time.monotonic() - started,
         merge_differences=staged.merge_differences, rows=tuple(rows), notes=staged.notes, peak_mb=costs.peak_mb,
+        quantisation=quantisation,
     )  # fmt: skip
 
 

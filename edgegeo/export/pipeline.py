@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from edgegeo.bundle import Bundle, Component, check_target, staging
 from edgegeo.calibration import describe_samples, readable, record_ranges
+from edgegeo.errors import InputError
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import components, pack, parity, windows
+from edgegeo.export.budget import Budget, open_search
 from edgegeo.export.components import Layout, Ranges
 from edgegeo.export.conclude import Staged, conclude
 from edgegeo.export.costs import Costs
@@ -34,9 +36,11 @@ LEAN_SAMPLES, LEAN_STEPS = 2, 4
 
 def export_source(
     source: Source, recipe: Recipe, out: Path, places: int = 1000, progress: Progress = silent,
-    costs: Costs | None = None,
+    costs: Costs | None = None, budget: Budget | None = None,
 ) -> ExportReport:  # fmt: skip
     """Export an opened checkpoint to `out`; see `edgegeo.export.export`. costs: of what was done before."""
+    if budget is not None:
+        _check_budget(source, recipe)
     started = time.monotonic()
     costs = costs or Costs()
     check_target(out)
@@ -47,13 +51,13 @@ def export_source(
         if is_lean(source.checkpoint.model) and not recipe.exact:
             done = _in_parts(source, recipe, plan, samples, folder, costs, progress)
         else:
-            done = _whole(source, recipe, plan, samples, (exact_folder, folder), costs, progress)
+            done = _whole(source, recipe, plan, samples, (exact_folder, folder), costs, progress, budget)
         return conclude(done, samples, places, final, out, started, progress)
 
 
 def _whole(
     source: Source, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], folders: tuple[Path, Path],
-    costs: Costs, progress: Progress,
+    costs: Costs, progress: Progress, budget: Budget | None,
 ) -> Staged:  # fmt: skip
     """By way of a complete fp32 bundle, which is compared first and stands beside the result in the report."""
     with costs.stage("write fp32"):
@@ -69,12 +73,21 @@ def _whole(
         return Staged(made, None, exact_stages, (), _merged(source), costs=costs)
     with costs.stage("calibrate"):
         ranges, calibration = _calibrate(source, recipe, plan, samples, folders[0], progress)
+    found = search = None
+    if budget is not None:
+        with costs.stage("search within the budget"):
+            place = folders[0] / "switched"
+            search = open_search(source, recipe, plan, exact, ranges, place, budget, _planet_seed(source), progress)
+            found = search.run()
+        recipe = found.recipe
     with costs.stage(f"write {recipe.name}"):
         made, _ = _stage(source, recipe, plan, folders[1], ranges, calibration, progress)
     with costs.stage(f"compare {recipe.name}"):
         stages = parity.compare(made, source, expected, checked)
     parity.require(stages, recipe.name)
-    return Staged(made, exact, stages, exact_stages, _merged(source), costs=costs)
+    if found is not None and search is not None:
+        search.check(made, found)
+    return Staged(made, exact, stages, exact_stages, _merged(source), costs=costs, found=found)
 
 
 def _in_parts(
@@ -128,6 +141,16 @@ def _stage(
     pack.write_arrays(source, recipe, folder)
     pack.copy_files(source, folder)
     return pack.draft(folder, pack.manifest(source, recipe, plan, written, calibration)), tuple(names)
+
+
+def _check_budget(source: Source, recipe: Recipe) -> None:
+    if recipe.exact:
+        raise InputError(f"{recipe.name} rounds nothing, so there is no drop to bound; leave --max-drop out")
+    if is_lean(source.checkpoint.model):
+        raise InputError(
+            "a budget is judged against whole fp32 graphs, and this checkpoint is too large for them; name the layers "
+            "to keep in a recipe, [layers], without --max-drop"
+        )
 
 
 def _planet_seed(source: Source) -> int:

@@ -49,6 +49,8 @@ class ExportReport:
     """What was estimated before it started."""
     peak_mb: float = 0.0
     """Largest resident memory of the process during the export, files mapped into memory included (2**20 bytes)."""
+    quantisation: dict[str, Any] | None = None
+    """What is in quantisation.json, where an accuracy budget was given."""
 
     def to_dict(self) -> dict[str, Any]:
         """For --json; what is not finite (a median without answers) becomes None."""

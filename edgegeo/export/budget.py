@@ -1,0 +1,386 @@
+"""An accuracy budget: the smallest mix of precisions that loses no more than allowed against the fp32 graphs.
+
+1. Sensitivity: the error that each group of matrices makes alone, at the embeddings (calibration/sensitivity.py).
+2. Order: steps to finer precisions, most error removed a byte first.
+3. Search: the task itself is scored, on validation places, for few of those mixes: bisection for the fewest steps.
+4. Confirmation: the mix found is scored on as many other validation places, because a minimum over several noisy
+   scores is lucky; while it fails there, more steps are taken. Test places are never looked at.
+
+Every score is compared with the fp32 graphs place by place (paired bootstrap).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegeo.bundle import Bundle, Roles
+from edgegeo.calibration import readable
+from edgegeo.calibration.sensitivity import (
+    Effect,
+    Group,
+    Step,
+    effect,
+    group_matrices,
+    measure_effects,
+    mix_after,
+    order_steps,
+)
+from edgegeo.errors import DeviceError, InputError, VerificationError
+from edgegeo.evaluate import Scene, planet_scenes
+from edgegeo.evaluate.bootstrap import Metric, interval, paired
+from edgegeo.export import pack
+from edgegeo.export.components import Layout, Ranges, module
+from edgegeo.export.judge import ImageCache, Judge, judge_of
+from edgegeo.export.plan import stored_bytes
+from edgegeo.export.source import Source
+from edgegeo.export.switched import SwitchedModel, write_switched
+from edgegeo.measure import Latency, available_mb, summarize, time_in_turn, time_job
+from edgegeo.progress import Progress
+from edgegeo.recipe import Recipe
+from edgegeo.runtime import Embedder, Generator, Model
+
+GROUPS = 64
+"""Groups that a sensitivity pass measures at most."""
+PROBES = 16
+"""Places that errors are measured on: embeddings are continuous, so that few suffice to rank."""
+WORST, WORST_PLACES = 5, 500
+"""Groups whose effect alone is also scored on the task, and on how many places."""
+CONFIRMATIONS = 4
+LEAST_SCORE = 0.05
+"""A model that finds less than this with fp32 graphs loses nothing that could be measured."""
+TIMING_SECONDS = 20.0
+SAME = 0.9995
+"""Least mean cosine of the written graphs with what was measured."""
+SESSIONS = 3.5
+"""Memory of a search by the bytes of its float32 weights: fp32 and switched graphs, each with packed copies."""
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be lost, and how it is measured."""
+
+    max_drop: float
+    """Percentage points of every metric of the judge."""
+    places: int = 1000
+    """Validation places to search on, and as many others to confirm on."""
+    proven: bool = False
+    """Whether the whole 95 % interval must lie within the budget, not only the measured drop."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop < 100:
+            raise InputError(f"--max-drop is in percentage points, from 0 to below 100, not {self.max_drop:g}")
+        if self.places < 2:
+            raise InputError(f"a budget is judged on at least 2 places, not {self.places}")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric with the quantised graphs and with the fp32 ones, over the same places."""
+
+    metric: str
+    after: Metric
+    before: Metric
+    change: Metric
+    """after less before, with the paired interval."""
+    won: int
+    lost: int
+    """Places that only the quantised, or only the fp32 graphs get right."""
+
+    def within(self, budget: Budget) -> bool:
+        """Whether the budget is kept."""
+        drop = self.change.low if budget.proven else self.change.value
+        return bool(-100 * drop <= budget.max_drop + 1e-9)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mix, scored."""
+
+    name: str
+    steps: int
+    places: int
+    mix: dict[str, str]
+    changes: tuple[Change, ...]
+    matrix_bytes: int
+    """Of the judged components' matrices."""
+
+    @property
+    def drop(self) -> float:
+        """The largest drop of a metric in points; negative for a gain."""
+        return max(-100 * one.change.value for one in self.changes)
+
+    def within(self, budget: Budget) -> bool:
+        """Whether every metric keeps to the budget."""
+        return all(one.within(budget) for one in self.changes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mix that keeps to its budget, and how it was found."""
+
+    budget: Budget
+    judge: str
+    role: str
+    recipe: Recipe
+    """The recipe asked for, with the layers of the mix."""
+    groups: tuple[Group, ...]
+    effects: tuple[Effect, ...]
+    worst: dict[str, tuple[Change, ...]]
+    """Group -> what it alone costs the task at its recipe's precision."""
+    trials: tuple[Trial, ...]
+    """The curve, from the smallest."""
+    chosen: Trial
+    """On the search places."""
+    confirmed: Trial
+    """On the other places."""
+    latency: dict[str, dict[str, Latency]] = field(default_factory=dict)
+    """Name of a trial -> job -> milliseconds."""
+    threads: int = 1
+
+    @property
+    def proven(self) -> bool:
+        """Whether even the unfavourable end of the confirmation's interval keeps to the budget."""
+        return self.confirmed.within(replace(self.budget, proven=True))
+
+
+class Search:
+    """The switched graphs of one recipe, judged against the fp32 bundle."""
+
+    def __init__(
+        self, judge: Judge, model: SwitchedModel, exact: Model, recipe: Recipe, budget: Budget,
+        scenes: Sequence[Scene], progress: Progress,
+    ) -> None:  # fmt: skip
+        """scenes: twice the budget's places; the first half is searched on."""
+        self.judge, self.model, self.exact, self.recipe, self.budget = judge, model, exact, recipe, budget
+        half = len(scenes) // 2
+        self.scenes = {"search": tuple(scenes[:half]), "confirm": tuple(scenes[half:])}
+        self.progress = progress
+        ladders = model.ladders
+        self.sizes = {f"{part}.{layer}": dict(sizes) for part in ladders for layer, sizes in ladders[part].items()}
+        self.cache = ImageCache()
+        self.references: dict[tuple[str, int], dict[str, NDArray[np.float64]]] = {}
+
+    def run(self) -> Found:
+        """Find the mix. VerificationError with the nearest miss where there is none; InputError where the fp32 model
+        can't do the task either."""
+        self._check_reference()
+        groups = group_matrices(self.sizes, GROUPS)
+        effects = self._effects(groups)
+        steps = order_steps(groups, effects)
+        trials: dict[int, Trial] = {}
+        count = self._least(steps, trials)
+        confirmed, missed = None, []
+        for _ in range(CONFIRMATIONS):
+            tried = self._trial(steps, count, "confirm")
+            if tried.within(self.budget):
+                confirmed = tried
+                break
+            missed.append(tried)
+            if count == len(steps):
+                break
+            count = min(len(steps), count + max(1, (len(steps) - count) // 3))
+            trials.setdefault(count, self._trial(steps, count, "search"))
+        if confirmed is None:
+            raise VerificationError(self._miss(missed or list(trials.values())))
+        worst = self._worst(groups, effects)
+        curve = self._curve(trials, steps)
+        layers = mix_after(steps, count)
+        recipe = replace(self.recipe, layers=layers | self.recipe.layers)
+        found = Found(
+            self.budget, self.judge.name, self.judge.role, recipe, groups, effects, worst, curve, trials[count],
+            confirmed, threads=self.model.threads,
+        )  # fmt: skip
+        return replace(found, latency=self._latency(curve))
+
+    def check(self, made: Bundle, found: Found) -> None:
+        """VerificationError unless a written bundle computes what was scored."""
+        scenes = self.scenes["confirm"][:PROBES]
+        self.model.mix(found.chosen.mix)
+        wanted = self.judge.probe(self.model, scenes, ImageCache())
+        got = self.judge.probe(Model(made), scenes, ImageCache())
+        least = min(effect("", "", [one], [other]).cosine for one, other in zip(got, wanted, strict=True))
+        if not least >= SAME:
+            raise VerificationError(
+                f"the written graphs compute something else than the ones the budget was judged on (cosine {least:.6f} "
+                f"instead of {SAME}). Nothing was written; report this with the checkpoint's config.json"
+            )
+
+    def _check_reference(self) -> None:
+        known = self._reference("search", len(self.scenes["search"]))
+        low = [f"{name} {100 * v.mean():.1f} %" for name, v in known.items() if v.mean() < LEAST_SCORE]
+        if low:
+            raise InputError(
+                f"with fp32 graphs the checkpoint reaches {', '.join(low)} on places of the demonstration planet, so a "
+                "drop there says nothing about it; name the layers to keep in a recipe, [layers], and judge it with "
+                "edgegeo eval --data --against"
+            )
+
+    def _reference(self, which: str, count: int) -> dict[str, NDArray[np.float64]]:
+        """Outcomes of the fp32 graphs on the first `count` places of a half."""
+        if (which, count) not in self.references:
+            listen = self._named("budget: fp32 graphs")
+            found = self.judge.outcomes(self.exact, self.scenes[which][:count], ImageCache(), listen)
+            self.references[which, count] = found
+        return self.references[which, count]
+
+    def _effects(self, groups: Sequence[Group]) -> tuple[Effect, ...]:
+        scenes = self.scenes["search"][:PROBES]
+
+        def outputs(mix: Mapping[str, str]) -> list[NDArray[np.float32]]:
+            self.model.mix(mix)
+            return self.judge.probe(self.model, scenes, self.cache)
+
+        return measure_effects(groups, outputs, lambda done, total: self.progress("budget: sensitivity", done, total))
+
+    def _least(self, steps: Sequence[Step], trials: dict[int, Trial]) -> int:
+        """The fewest steps that keep to the budget on the search places, by bisection; all of them if none does."""
+        trials[0] = self._trial(steps, 0, "search")
+        if trials[0].within(self.budget):
+            return 0
+        low, high = 0, len(steps)
+        while high - low > 1:
+            middle = (low + high) // 2
+            trials[middle] = self._trial(steps, middle, "search")
+            low, high = (low, middle) if trials[middle].within(self.budget) else (middle, high)
+        if high not in trials:
+            trials[high] = self._trial(steps, high, "search")
+        return high
+
+    def _trial(self, steps: Sequence[Step], count: int, which: str) -> Trial:
+        name = "as the recipe" if count == 0 else f"{count} of {len(steps)} steps"
+        return self._score(name, mix_after(steps, count), which, count)
+
+    def _score(self, name: str, mix: dict[str, str], which: str, steps: int, places: int | None = None) -> Trial:
+        scenes = self.scenes[which][:places]
+        before = self._reference(which, len(scenes))
+        self.model.mix(mix)
+        after = self.judge.outcomes(self.model, scenes, self.cache, self._named(f"budget: {which}, {name}"))
+        changes = tuple(_change(metric, after[metric], before[metric]) for metric in before)
+        size = sum(sizes[mix.get(layer, next(iter(sizes)))] for layer, sizes in self.sizes.items())
+        return Trial(name, steps, len(scenes), mix, changes, size)
+
+    def _worst(self, groups: Sequence[Group], effects: Sequence[Effect]) -> dict[str, tuple[Change, ...]]:
+        """What the groups with the largest errors cost the task, each alone."""
+        known = {group.name: group for group in groups}
+        base = [one for one in effects if one.precision == next(iter(known[one.group].sizes))]
+        finest = {layer: list(sizes)[-1] for layer, sizes in self.sizes.items()}
+        out = {}
+        for one in sorted(base, key=lambda one: -one.error)[:WORST]:
+            mix = finest | dict.fromkeys(known[one.group].layers, one.precision)
+            out[one.group] = self._score(f"{one.group} alone", mix, "search", 0, WORST_PLACES).changes
+        return out
+
+    def _curve(self, trials: dict[int, Trial], steps: Sequence[Step]) -> tuple[Trial, ...]:
+        """The trials of the search and every uniform precision, from the smallest."""
+        uniform = []
+        ladders = {tuple(sizes) for sizes in self.sizes.values()}
+        for precision in dict.fromkeys(one for ladder in ladders for one in ladder[1:]):
+            mix = {layer: precision for layer, sizes in self.sizes.items() if precision in sizes}
+            if all(mix != one.mix for one in trials.values()):
+                uniform.append(self._score(f"{precision} or finer throughout", mix, "search", len(steps)))
+        return tuple(sorted([*trials.values(), *uniform], key=lambda one: (one.matrix_bytes, one.steps)))
+
+    def _latency(self, curve: Sequence[Trial]) -> dict[str, dict[str, Latency]]:
+        """Milliseconds for one input, all mixes in turn."""
+        scene, jobs = self.scenes["search"][0], {}
+        for one in curve:
+            for job, work in _jobs(self.judge.role, self.model, scene).items():
+                jobs[one.name, job] = _switched(self.model, one.mix, work)
+        keyed = {f"{i}": work for i, work in enumerate(jobs.values())}
+        once = sum(sum(time_job(work, repeats=1, warmup=1)) for work in keyed.values())
+        repeats = max(3, min(40, int(TIMING_SECONDS / max(once, 1e-3))))
+        took = time_in_turn(keyed, repeats, warmup=0)
+        out: dict[str, dict[str, Latency]] = {}
+        for (trial, job), seconds in zip(jobs, took.values(), strict=True):
+            out.setdefault(trial, {})[job] = summarize(seconds)
+        return out
+
+    def _miss(self, trials: Sequence[Trial]) -> str:
+        near = min(trials, key=lambda one: one.drop)
+        bad = max(near.changes, key=lambda one: -one.change.value)
+        raised = f"{len(near.mix)} of {len(self.sizes)} matrices kept finer"
+        asked = "with its whole interval within" if self.budget.proven else "at most"
+        return (
+            f"no mix of {self.recipe.name} and finer matrices loses {asked} {self.budget.max_drop:g} points of "
+            f"{self.judge.name}: the nearest, {raised}, loses {near.drop:.1f} ({bad.metric}, 95 % interval "
+            f"{-100 * bad.change.high:.1f} to {-100 * bad.change.low:.1f}, {near.places:,} places). Nothing was "
+            "written; allow more with --max-drop, or start from a finer precision"
+        )
+
+    def _named(self, stage: str) -> Progress:
+        return lambda inner, done, total: self.progress(stage, done, total)
+
+
+def open_search(
+    source: Source, recipe: Recipe, plan: Layout, exact: Bundle, ranges: Ranges, folder: Path, budget: Budget,
+    seed: int, progress: Progress,
+) -> Search:  # fmt: skip
+    """The search for a checkpoint; `folder` holds its switched graphs, which it needs to the end.
+
+    DeviceError where they would not fit into memory.
+    """
+    judge = judge_of(tuple(source.roles))
+    _check_memory(plan, judge.role)
+    board = _open_board(source, recipe, plan, ranges, folder, judge.role)
+    # Calibration saw the first ones.
+    first = recipe.calibration_samples
+    scenes = planet_scenes(first + 2 * budget.places, "validation", seed, progress)[first:]
+    scenes = readable(scenes, source.checkpoint.reads)
+    return Search(judge, board, Model(exact), recipe, budget, scenes, progress)
+
+
+def _check_memory(plan: Layout, role: str) -> None:
+    names = set(plan.roles[role].values())
+    exact = sum(stored_bytes(module(p.kind, p.modules), "fp32", 32) for n, p in plan.parts.items() if n in names)
+    needed, free = SESSIONS * exact / 2**20, available_mb()
+    if needed > free:
+        raise DeviceError(
+            f"a budget is judged with fp32 graphs beside those of every precision: about {needed / 1024:.1f} GiB of "
+            f"memory, {free / 1024:.1f} GiB are free; name the layers to keep in a recipe, [layers], without --max-drop"
+        )
+
+
+def _open_board(
+    source: Source, recipe: Recipe, plan: Layout, ranges: Ranges, folder: Path, role: str
+) -> SwitchedModel:  # fmt: skip
+    """The switched graphs of a role's components, written to `folder` and opened."""
+    folder.mkdir()
+    written, ladders = {}, {}
+    for name in dict.fromkeys(plan.roles[role].values()):
+        written[name], ladders[name] = write_switched(plan.parts[name], recipe, folder, ranges)
+    pack.write_arrays(source, recipe, folder)
+    pack.copy_files(source, folder)
+    manifest = pack.manifest(source, recipe, plan, written, {})
+    manifest = replace(manifest, roles=Roles(**{role: getattr(manifest.roles, role)}))
+    return SwitchedModel(pack.draft(folder, manifest), ladders)
+
+
+def _change(metric: str, after: NDArray[np.float64], before: NDArray[np.float64]) -> Change:
+    return Change(
+        metric, interval(after), interval(before), paired(after, before),
+        won=int((after > before).sum()), lost=int((after < before).sum()),
+    )  # fmt: skip
+
+
+def _jobs(role: str, model: Model, scene: Scene) -> dict[str, Work]:
+    if role == "generate":
+        generator = Generator(model)
+        return {"answer a photo": lambda: generator.answer(scene.photo)}
+    embedder = Embedder(model)
+    return {
+        "embed a text": lambda: embedder.texts([scene.text]),
+        "embed a photo": lambda: embedder.images([scene.photo]),
+    }
+
+
+def _switched(model: SwitchedModel, mix: Mapping[str, str], work: Work) -> Work:
+    def job() -> object:
+        model.mix(mix)
+        return work()
+
+    return job
