@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegeo.cli import index_build, index_edit
+from edgegeo.cli.asking import AvoidFlag
 from edgegeo.cli.flags import BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
 from edgegeo.cli.output import emit_json, note, note_provider, table
+from edgegeo.cli.texts import search_texts, tile_query
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,27 +32,50 @@ def group() -> typer.Typer:
 def search(
     photo: Annotated[Path | None, typer.Argument(help="A picture to search with.")] = None,
     text: Annotated[str | None, flag("--text", verb="index", help="A description to search with.")] = None,
-    k: Annotated[int, flag("-k", "--top", verb="index", help="Tiles to return.", min=1, max=10_000)] = 10,
+    tile: Annotated[str | None, flag("--tile", verb="index", help="A tile of the gallery to search with.")] = None,
+    texts: Annotated[
+        Path | None, flag("--texts", verb="index", help="Search these texts instead of tiles: a file, one a line.")
+    ] = None,
+    avoid: AvoidFlag = None,
+    rerank: Annotated[
+        int, flag("--rerank", verb="index", help="Best texts to look at again as pairs; 0: none.", min=0)
+    ] = 0,
+    k: Annotated[int, flag("-k", "--top", verb="index", help="Hits to return.", min=1, max=10_000)] = 10,
     bundle: BundleFlag = None,
     gallery: GalleryFlag = None,
     threads: ThreadsFlag = None,
     provider: ProviderFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the tiles most similar to a photo or a description."""
-    if photo is not None and text is not None:
-        raise InputError("search with a photo or with --text, not both (edgegeo locate takes both)")
-    if photo is None and text is None:
-        raise InputError("nothing to search with; name a photo, or give --text 'a description'")
+    """Find the tiles most similar to a photo, a description or another tile; or the texts that fit a picture."""
+    if (photo is not None) + (text is not None) + (tile is not None) > 1:
+        raise InputError(
+            "search with one of a photo, --text and --tile, not both (edgegeo locate takes photo and text)"
+        )
+    if photo is None and text is None and tile is None:
+        raise InputError("nothing to search with; name a photo, or give --text 'a description' or --tile ID")
+    if texts is not None and (text is not None or avoid):
+        raise InputError("--texts are searched with a photo or a --tile; leave out --text and --not")
+    if rerank and texts is None:
+        raise InputError("--rerank belongs to --texts here; edgegeo locate --rerank looks at tiles again")
     from edgegeo.home import default_gallery, find_bundle
     from edgegeo.runtime import Embedder, Gallery
+    from edgegeo.runtime.question import without
 
     place = find_bundle(bundle)
     embedder = Embedder.open(place, threads=threads, provider=provider)
     note_provider(provider, embedder.model.provider)
-    tiles = Gallery.open(gallery or default_gallery(place), bundle=embedder.model.bundle)
-    query = embedder.texts([text]) if text is not None else embedder.images([photo] if photo else [])
-    hits = tiles.search(query, k)
+    shown: Path | bytes | None = photo
+    if texts is None or tile is not None:
+        tiles = Gallery.open(gallery or default_gallery(place), bundle=embedder.model.bundle)
+    if tile is not None:
+        query, shown = tile_query(tiles, tile)
+    else:
+        query = embedder.texts([text]) if text is not None else embedder.images([photo] if photo else [])
+    if texts is not None:
+        search_texts(texts, query, shown, embedder, k, rerank, as_json)
+        return
+    hits = tiles.search(without(query, avoid or (), embedder), k)
     found = [
         {"id": id, "lat": float(where[0]), "lon": float(where[1]), "score": float(score)}
         for id, where, score in zip(hits.ids[0], hits.positions[0], hits.scores[0], strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgegeo.cli.asking import AvoidFlag, BothOrdersFlag, PairwiseFlag, RerankFlag, apart, note_weights, reranking_of
 from edgegeo.cli.decoding import (
     BeamsFlag,
     CandidatesFlag,
@@ -53,6 +54,8 @@ class Question:
     text: str | None
     demo: bool = False
     """The photo is one of ours, since none was given."""
+    others: int = 0
+    """More photos of the same place."""
     truth: "Position | None" = None
 
 
@@ -64,9 +67,13 @@ def command(
     bundle: BundleFlag = None,
     gallery: GalleryFlag = None,
     k: Annotated[int, flag("-k", "--top", verb="locate", help="Tiles to return.", min=1, max=1000)] = 6,
-    rerank: Annotated[
-        int, flag("--rerank", help="Best tiles to look at again as pairs; 0: none.", min=0, max=1000)
-    ] = 0,
+    together: Annotated[
+        bool, flag("--together", verb="locate", help="All photos show one place: one answer for them.")
+    ] = False,
+    avoid: AvoidFlag = None,
+    rerank: RerankFlag = 0,
+    both_orders: BothOrdersFlag = False,
+    pairwise: PairwiseFlag = 0,
     generate: GenerateFlag = True,
     candidates: CandidatesFlag = 1,
     temperature: TemperatureFlag = None,
@@ -95,16 +102,16 @@ def command(
     if picture is not None:
         check_suffix(picture, (".png", ".jpg", ".jpeg", ".webp"))
     decoding = decoding_of(candidates, temperature, top_p, beams, seed, mode, grammar)
-
+    given, also = apart(photos or [], together, watch)
     opened = partial(
         _opened, bundle, gallery, threads, provider, stream,
-        k=k, rerank=rerank, generate=generate, candidates=candidates, decoding=decoding,
-        prior=prior_of(prior), min_confidence=min_confidence,
+        k=k, rerank=reranking_of(rerank, both_orders, pairwise), generate=generate, candidates=candidates,
+        decoding=decoding, prior=prior_of(prior), min_confidence=min_confidence, also=also, avoid=avoid or (),
     )  # fmt: skip
-    given = photos or []
     delivery = Delivery(format, output, nmea, mavlink, mavlink_message, origin, watch)
     if not delivery.wanted(given):
-        _answer_one(_question(given[0] if given else None, text, place), *opened(), as_json, picture)
+        question = _question(given[0] if given else None, text, place)
+        _answer_one(replace(question, others=len(also)), *opened(), as_json, picture)
         return
     document = delivery.checked(given, text, as_json, picture)
     if not given and text is None and watch is None:
@@ -124,6 +131,8 @@ def _opened(
     note_provider(provider, locator.model.provider)
     if locator.gallery is None:
         note(f"no gallery, so no tiles; make one with: edgegeo index build{f' --bundle {bundle}' if bundle else ''}")
+
+    note_weights(locator.fit, settings["rerank"].count)
 
     def ask(photo: Path | None, text: str | None) -> "Answer":
         answer = locator.locate(photo, text, listener=show if stream else None, **settings)
@@ -212,8 +221,9 @@ def _print(
 
     lines = []
     if question.photo is not None:
+        more = f" and {question.others} more of the same place" if question.others else ""
         lines.append(
-            f"photo     {question.photo}{'  (demonstration: a place no training saw)' if question.demo else ''}"
+            f"photo     {question.photo}{more}{'  (demonstration: a place no training saw)' if question.demo else ''}"
         )
     if question.text is not None:
         lines.append(f"text      {question.text if len(question.text) <= 100 else question.text[:97] + '...'}")

@@ -50,6 +50,11 @@ def query_vector(
         both = said if wanted is None else (1 - text_share) * wanted + text_share * said
         wanted = normalized(np.asarray(both, np.float32))
     assert wanted is not None, "a question has photos or words"
-    if avoid:
-        wanted = wanted - np.float32(AVOID) * embedder.texts(list(avoid)).sum(axis=0, keepdims=True)
-    return np.asarray(wanted, np.float32)
+    return without(wanted, avoid, embedder)
+
+
+def without(wanted: Floats, avoid: Sequence[str], embedder: Embedder) -> Floats:
+    """A vector (1, dim) to search with that leads away from what is said in `avoid`; linear, so any index takes it."""
+    if not avoid:
+        return wanted
+    return np.asarray(wanted - np.float32(AVOID) * embedder.texts(list(avoid)).sum(axis=0, keepdims=True), np.float32)
