@@ -71,10 +71,10 @@ class Scorer:
 
     def _truncated(self, bundle: Bundle, dims: int) -> Outcomes:
         from edgegeo.evaluate.retrieval import Embeddings, retrieval_hits
-        from edgegeo.runtime.embed import normalized
+        from edgegeo.runtime.codes import truncate
 
         whole = self._embeddings(bundle)
-        hits = retrieval_hits(Embeddings(**{name: normalized(rows[:, :dims]) for name, rows in vars(whole).items()}))
+        hits = retrieval_hits(Embeddings(**{name: truncate(rows, dims) for name, rows in vars(whole).items()}))
         return {name: hits[name] for name in (TEXT, PHOTO)}
 
     def _reranked(self, bundle: Bundle, depth: int) -> Outcomes:

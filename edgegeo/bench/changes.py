@@ -71,7 +71,6 @@ def compare(before: Sequence[Row], after: Sequence[Row], limits: Limits, across:
     A cell is slower or faster if its median moved by more than `limits.share` and the interval of the ratio leaves out
     1; if it moved so far and noise alone could have done it, it is too noisy to tell. Accuracy moved likewise.
     """
-    notes = _machines(before, after, across)
     ours, theirs = {setting(row): row for row in before}, {setting(row): row for row in after}
     shared = [key for key in ours if key in theirs]
     if not shared:
@@ -79,6 +78,7 @@ def compare(before: Sequence[Row], after: Sequence[Row], limits: Limits, across:
             f"the two results have no cell in common: the first holds {describe(before[0])}, the second "
             f"{describe(after[0])}; measure the same sweep twice"
         )
+    notes = _machines([(ours[key]["machine"], theirs[key]["machine"]) for key in shared], across)
     for name in ("fingerprint", "versions"):
         moved = {str(ours[key].get("label")) for key in shared if ours[key].get(name) != theirs[key].get(name)}
         if moved:
@@ -125,8 +125,9 @@ def accuracy_change(before: Row, after: Row) -> dict[str, float] | None:
     return {"value": value, "low": value - down, "high": value + up}
 
 
-def _machines(before: Sequence[Row], after: Sequence[Row], across: bool) -> list[str]:
-    faults = same_machine(before[0]["machine"], after[0]["machine"])
+def _machines(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], across: bool) -> list[str]:
+    """What differs between the machines of each cell; InputError for two machines unless `across`."""
+    faults = dict.fromkeys(fault for one, two in pairs for fault in same_machine(one, two))
     if faults and not across:
         raise InputError(
             f"the results come from two machines ({'; '.join(faults)}); compare results of one machine, or pass "
@@ -134,9 +135,12 @@ def _machines(before: Sequence[Row], after: Sequence[Row], across: bool) -> list
         )
     notes = [f"machines differ: {fault}" for fault in faults]
     for name in ("governor", "power_mode", "container", "system"):
-        one, two = before[0]["machine"].get(name), after[0]["machine"].get(name)
-        if one != two:
-            notes.append(f"{name.replace('_', ' ')}: {one or 'none'} before, {two or 'none'} after")
+        told = dict.fromkeys(
+            f"{name.replace('_', ' ')}: {one.get(name) or 'none'} before, {two.get(name) or 'none'} after"
+            for one, two in pairs
+            if one.get(name) != two.get(name)
+        )
+        notes += told
     return notes
 
 

@@ -39,23 +39,23 @@ def numbers_of(rows: Sequence[Row]) -> list[Column]:
         _number("p50 ms", lambda row: row["latency_ms"]["p50"], 2),
         Column("95 % interval", _spread),
         _number("p90 ms", lambda row: row["latency_ms"]["p90"], 2),
-        _number("p99 ms", lambda row: row["latency_ms"]["p99"], 2),
-        _number("ms/item", lambda row: row["item_ms"], 2),
         _number("items/s", lambda row: row["throughput_per_s"], 1),
-        _number("peak MB", lambda row: row["memory_mb"]["peak"], 0),
-        _number("PSS MB", lambda row: row["memory_mb"]["proportional"], 0),
+        Column("accuracy % [95 %]", share, value=lambda row: (score(row) or {}).get("value")),
     ]
+    if any(row.get("against_fp32") for row in rows):
+        found.append(Column("against fp32, points", _change))
+    found.append(_number("peak MB", lambda row: row["memory_mb"]["peak"], 0))
     if any("device" in row.get("memory_mb", {}) for row in rows):
         found.append(_number("device MB", lambda row: row["memory_mb"].get("device"), 0))
     if any(joules(row) is not None for row in rows):
         found.append(_number("J/item", joules, 4))
     found += [
+        _number("PSS MB", lambda row: row["memory_mb"]["proportional"], 0),
+        _number("ms/item", lambda row: row["item_ms"], 2),
+        _number("p99 ms", lambda row: row["latency_ms"]["p99"], 2),
         _number("cold start ms", lambda row: row["cold_start_ms"], 0),
         _number("size MB", lambda row: row["size_bytes"] / 2**20, 1),
-        Column("accuracy % [95 %]", share, value=lambda row: (score(row) or {}).get("value")),
     ]
-    if any(row.get("against_fp32") for row in rows):
-        found.append(Column("against fp32, points", _change))
     return found
 
 

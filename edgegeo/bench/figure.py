@@ -75,13 +75,22 @@ def _panel(axes: Any, rows: Sequence[Row], cost: str, styles: dict[str, tuple[st
     steps = [(price(row), 100 * (score(row) or {})["value"]) for row in best]
     axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color="black", linewidth=0.7, linestyle="--")
     if cost != "memory":
-        axes.set_xscale("log")
+        _logarithmic(axes)
     axes.set_xlabel(title, fontsize=7)
     axes.tick_params(labelsize=6)
-    axes.minorticks_off() if cost == "memory" else None
     axes.grid(alpha=0.25, linewidth=0.4)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic axis whose marks are plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Any, styles: dict[str, tuple[str, str]], rows: Sequence[Row]) -> None:

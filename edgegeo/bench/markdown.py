@@ -54,10 +54,10 @@ def machine_sentence(rows: Sequence[Row]) -> str:
     if not rows:
         return "Nothing measured."
     facts, tools = rows[-1]["machine"], rows[-1]["versions"]
-    words = [f"{facts['cpu']}, {facts['cores']} cores"]
+    flags = f" ({' '.join(facts['flags'])})" if facts.get("flags") else ""
+    words = [f"{facts['cpu']}{flags}, {facts['cores']} cores"]
     words += [f"{facts['memory_gb']:g} GB"] if "memory_gb" in facts else []
     words += [", ".join(facts["gpus"])] if facts.get("gpus") else []
-    words += [f"({', '.join(facts['flags'])})"] if facts.get("flags") else []
     words += [f"governor {facts['governor']}"] if facts.get("governor") else []
     if mode := facts.get("power_mode"):
         words.append(f"power mode {mode['number']} {mode['name']}".rstrip())
@@ -75,14 +75,15 @@ def method_sentence(rows: Sequence[Row]) -> str:
     if not good:
         return "No cell succeeded."
     rounds = sorted({row["rounds"] for row in good})
-    repeats = [row["repeats"] for row in good]
+    repeats = sorted({row["repeats"] for row in good})
+    counted = f"{repeats[0]} to {repeats[-1]}" if len(repeats) > 1 else str(repeats[0])
     if any(joules(row) is not None for row in good):
         energy = "energy: whole meters, idle power included"
     else:
         energy = f"energy {good[0]['energy'].get('why', 'not measured')}"
     return (
         f"Cells in random order; each in {'-'.join(map(str, rounds))} processes of its own after {good[0]['warmup']} "
-        f"warm-up runs, {min(repeats)} to {max(repeats)} counted runs in all; intervals of the median hold every "
+        f"warm-up runs, {counted} counted runs in all; intervals of the median hold every "
         f"process's own 95 % interval. Batch 1 is SingleStream (its p90 counts), more is Offline (items/s count), with "
         f"JPEG decoding in the time; these are not MLPerf results. PSS: memory with shared pages shared out; {energy}."
     )

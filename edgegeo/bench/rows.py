@@ -29,7 +29,8 @@ def describe(row: Row) -> str:
     if row["job"] not in ("rerank", "locate"):
         words.append(f"batch {row['batch']}")
     words += [f"{row[name]} {name}" for name in ("threads",) if row[name] != "auto"]
-    words += [f"{name} {row[name]}" for name in ("dims", "rerank") if row.get(name)]
+    words += [f"dims {row['dims']}"] if row.get("dims") else []
+    words += [f"{'depth' if row['job'] == 'rerank' else 'rerank'} {row['rerank']}"] if row.get("rerank") else []
     words += [f"candidates {row['candidates']}"] if row.get("candidates", 1) > 1 else []
     words += [row["provider"]] if row["provider"] != "cpu" else []
     words += [f"power mode {row['power_mode']}"] if row.get("power_mode") is not None else []

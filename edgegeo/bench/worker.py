@@ -53,7 +53,7 @@ def measure(cell: Cell, spawned: float) -> dict[str, Any]:
         memory["device"] = device_memory_mb(os.getpid()) or 0.0
     joules = sum(energy.joules.values())
     return {
-        "samples_ms": [float(f"{1e3 * second:.5g}") for second in seconds],
+        "samples_ms": [1e3 * second for second in seconds],
         "stopped": verdict,
         "load_ms": 1e3 * (loaded - start),
         "cold_start_ms": 1e3 * (answered - spawned),
@@ -73,6 +73,15 @@ def _stage_runs(seconds: float) -> int:
     return max(1, min(MOST_STAGE_RUNS, round(STAGE_SECONDS / max(seconds, 1e-6))))
 
 
+def _short(value: Any) -> Any:
+    """Numbers to five digits: more is noise, and every sample is kept."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _short(part) for name, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, list) else value
+
+
 def main() -> int:
     """Read the task, print the numbers; a known error is printed as {"error": ...} with exit code 2."""
     task = json.loads(sys.stdin.read())
@@ -81,7 +90,7 @@ def main() -> int:
     except EdgegeoError as error:
         print(json.dumps({"error": str(error)}))
         return 2
-    print(json.dumps(row, allow_nan=False))
+    print(json.dumps(_short(row), allow_nan=False))
     return 0
 
 

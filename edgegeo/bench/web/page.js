@@ -57,7 +57,11 @@
 
   const draw = () => {
     const { value: job } = choice.job, { value: cost } = choice.cost;
-    const mine = data.rows.filter((row) => row.job === job && allowed(row));
+    const here = data.rows.filter((row) => row.job === job), mine = here.filter(allowed);
+    for (const group of byId("filters").children) {
+      const facet = group.querySelector("input").name;
+      group.hidden = new Set(here.map((row) => row.facets[facet])).size < 2;
+    }
     const shown = mine.filter((row) => row.accuracy && row.cost[cost] != null);
     plot.querySelector("svg")?.remove();
     tip.hidden = true;
@@ -74,12 +78,11 @@
       }
     }
     stages(mine);
-    byId("count").textContent = `${mine.length} of ${data.rows.filter((row) => row.job === job).length} settings`;
+    byId("count").textContent = `${mine.length} of ${here.length} settings`;
   };
 
   const chart = (rows, best, cost, job) => {
-    const narrow = plot.clientWidth < 640;
-    const width = narrow ? 520 : 1100, height = narrow ? 400 : 400;
+    const width = Math.max(280, Math.min(1320, plot.clientWidth)), height = 400;
     const [left, right, top, bottom] = [58, 18, 16, 50];
     const costs = rows.map((row) => row.cost[cost]);
     const low = Math.min(...costs) / 1.3, high = Math.max(...costs) * 1.3;
@@ -175,13 +178,15 @@
     const whole = (row) => Object.values(row.stages).reduce((a, b) => a + b, 0) / row.items;
     const longest = Math.max(...told.map(whole));
     byId("where").hidden = !told.length;
-    byId("stages").replaceChildren(...told.flatMap((row) => {
+    byId("stages").replaceChildren(...told.map((row) => {
       const bar = htmlNode("div", { class: "bar", role: "img", "aria-label":
         Object.entries(row.stages).map(([s, ms]) => `${s} ${(ms / row.items).toFixed(2)} ms`).join(", ") });
       for (const [stage, ms] of Object.entries(row.stages))
         bar.append(htmlNode("span", { title: `${stage}: ${(ms / row.items).toFixed(2)} ms an item`,
           style: `width:${100 * ms / row.items / longest}%;background:var(--s-${stage})` }));
-      return [htmlNode("span", {}, row.name), bar, htmlNode("b", {}, `${whole(row).toFixed(2)} ms`)];
+      const line = htmlNode("div");
+      line.append(htmlNode("span", {}, row.name), bar, htmlNode("b", {}, `${whole(row).toFixed(2)} ms`));
+      return line;
     }));
     const seen = data.stages.filter((stage) => told.some((row) => stage in row.stages));
     byId("stage-key").replaceChildren(...seen.map((stage) => {
@@ -237,7 +242,7 @@
   recall();
   byId("controls").addEventListener("change", () => { draw(); remember(); });
   byId("all").addEventListener("click", () => { for (const box of filters) box.checked = true; draw(); remember(); });
-  let width = plot.clientWidth;
-  addEventListener("resize", () => { if ((plot.clientWidth < 640) !== (width < 640)) draw(); width = plot.clientWidth; });
+  let drawn = plot.clientWidth;
+  addEventListener("resize", () => { if (plot.clientWidth !== drawn) { drawn = plot.clientWidth; draw(); } });
   draw();
 })();

@@ -12,6 +12,9 @@ from edgegeo.cli.output import emit_json, note, say, table
 if TYPE_CHECKING:
     from edgegeo.bench.changes import Change, Comparison
 
+SHOWN = 4
+"""Cells named that only one of the results has."""
+
 
 def command(
     before: Annotated[Path, typer.Argument(help="Results to compare with.", show_default=False)],
@@ -54,7 +57,8 @@ def _print(found: "Comparison", every: bool) -> None:
         table(("cell", "time", "95 %", "memory", "accuracy, points", "verdict"), [_line(one) for one in shown])
     for text, cells in (("only before", found.only_before), ("only after", found.only_after)):
         if cells:
-            note(f"{text}: {', '.join(cells)}")
+            more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
+            note(f"{text}: {', '.join(cells[:SHOWN])}{more}")
     bad = sum(one.bad for one in found.changes)
     same = sum(not one.verdicts for one in found.changes)
     count = len(found.changes)
