@@ -52,7 +52,7 @@ class Experiment:
 
 
 GPS = "gps --set lr=5e-4"
-LORA = "retriever --method lora --steps 80 --set schedule.validate_every=40"
+LORA = "retriever --method lora --steps 60 --set schedule.validate_every=30"
 SLQ = "retriever --method slq --steps 200 --set schedule.validate_every=50"
 EXPERIMENTS = (
     Experiment("base", "zero-shot base", ""),
@@ -62,7 +62,7 @@ EXPERIMENTS = (
     Experiment("gps-short", "GPS, answer at once", f"{GPS} --steps 250 --set schedule.validate_every=125", "answer"),
     Experiment("lora-mean", "LoRA, mean pooling", f"{LORA} --set pooling=mean"),
     Experiment("hybrid", "hybrid: 10 queries, LoRA on the tower",
-               "retriever --method hybrid --steps 80 --set queries=10 --set schedule.validate_every=40"),
+               "retriever --method hybrid --steps 60 --set queries=10 --set schedule.validate_every=30"),
     Experiment("lora-0.02", "LoRA, temperature 0.02", f"{LORA} --set temperature=0.02"),
     Experiment("lora-0.05", "LoRA, temperature 0.05", f"{LORA} --set temperature=0.05"),
     Experiment("lora-learned", "LoRA, temperature learned", f"{LORA} --set learn_temperature=true"),

@@ -19,7 +19,7 @@ cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out
 adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
 lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora
 # The same commands as three rows of benchmarks/training.py.
-edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" $(steps 80) --set schedule.validate_every=40
+edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" $(steps 60) --set schedule.validate_every=30
 edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" $(steps 200) --set schedule.validate_every=50 --set queries=10
 edgegeo train gps -o "$gps" "${adapt[@]}" $(steps 250) --set lr=5e-4 --set schedule.validate_every=125
 mv "$out"/adapters/*.run "$work/"
