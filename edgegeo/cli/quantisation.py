@@ -44,4 +44,5 @@ def _name(metric: str) -> str:
 
 
 def _drop(drop: dict[str, float]) -> str:
-    return f"{drop['value']:+.1f} [{drop['low']:+.1f}, {drop['high']:+.1f}]"
+    value, low, high = (round(drop[part], 1) + 0.0 for part in ("value", "low", "high"))  # no -0.0
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

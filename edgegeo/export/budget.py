@@ -166,8 +166,13 @@ class Search:
         self.references: dict[tuple[str, int], dict[str, NDArray[np.float64]]] = {}
 
     def run(self) -> Found:
-        """Find the mix. VerificationError with the nearest miss where there is none; InputError where the fp32 model
-        can't do the task either."""
+        """`find`, and how long every mix of the curve takes."""
+        found = self.find()
+        return replace(found, latency=self._latency(found.trials))
+
+    def find(self) -> Found:
+        """The mix. VerificationError with the nearest miss where there is none; InputError where the fp32 model can't
+        do the task either."""
         self._check_reference()
         groups = group_matrices(self.sizes, GROUPS)
         effects = self._effects(groups)
@@ -191,11 +196,10 @@ class Search:
         curve = self._curve(trials, steps)
         layers = mix_after(steps, count)
         recipe = replace(self.recipe, layers=layers | self.recipe.layers)
-        found = Found(
+        return Found(
             self.budget, self.judge.name, self.judge.role, recipe, groups, effects, worst, curve, trials[count],
             confirmed, threads=self.model.threads,
         )  # fmt: skip
-        return replace(found, latency=self._latency(curve))
 
     def check(self, made: Bundle, found: Found) -> None:
         """VerificationError unless a written bundle computes what was scored."""

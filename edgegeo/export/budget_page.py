@@ -57,7 +57,8 @@ def metric_name(metric: str) -> str:
 
 def drop_text(drop: Mapping[str, float | None]) -> str:
     """A drop in points with its interval; a gain is negative."""
-    return f"{drop['value'] or 0.0:+.1f} [{drop['low'] or 0.0:+.1f}, {drop['high'] or 0.0:+.1f}]"
+    value, low, high = (round(drop[part] or 0.0, 1) + 0.0 for part in ("value", "low", "high"))  # no -0.0
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _summary(document: Mapping[str, Any]) -> str:

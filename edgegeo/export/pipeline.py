@@ -146,6 +146,11 @@ def _stage(
 def _check_budget(source: Source, recipe: Recipe) -> None:
     if recipe.exact:
         raise InputError(f"{recipe.name} rounds nothing, so there is no drop to bound; leave --max-drop out")
+    if recipe.target != "cpu":
+        raise InputError(
+            f"a budget is searched with the operators of onnxruntime's CPU, not for {recipe.target}: find the layers "
+            "with --target cpu, then name them in a recipe, [layers]"
+        )
     if is_lean(source.checkpoint.model):
         raise InputError(
             "a budget is judged against whole fp32 graphs, and this checkpoint is too large for them; name the layers "

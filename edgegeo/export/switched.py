@@ -17,7 +17,7 @@ from edgegeo.export import components
 from edgegeo.export.components import Part, Ranges
 from edgegeo.export.graph import INT64, Graph, weights_to
 from edgegeo.export.linear import Array, Storage, linear
-from edgegeo.recipe import DIALECTS, PRECISIONS, Recipe
+from edgegeo.recipe import PRECISIONS, Recipe
 from edgegeo.runtime import Model
 
 LADDER = ("int8", "fp16")
@@ -31,20 +31,21 @@ Mix = Mapping[str, str]
 
 
 def switched_linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage) -> str:
-    """Emit y = x W + b at the precision that `rungs` names; arguments as for `linear`."""
+    """Emit y = x W + b at the precision that `rungs` names; arguments as for `linear`, in the ort dialect.
+
+    onnxruntime can't optimise the trt dialect's DequantizeLinear where its weights lie outside the branch.
+    """
     rungs = _rungs(weight, storage.of(name), storage.ladder)
     number = len(graph.ladders)
     sizes = graph.ladders.setdefault(name, {})
     if not number:
         graph.input(INPUT, INT64, ["matrices"])
-    if graph.dialect == "trt" and rungs[0] != "fp32":
-        graph.in_half(x)  # outside the branches, so that all of them and later layers find it
     alone = replace(storage, ladder=(), layers={})
 
     def at(precision: str) -> str:
         before = graph.weight_bytes
         # onnxruntime's CPU widens float16 matrices when it loads them, so these are what it would multiply.
-        stored = "fp32" if precision == "fp16" and graph.dialect == "ort" else precision
+        stored = "fp32" if precision == "fp16" else precision
         out = linear(graph, x, weight, bias, name, replace(alone, precision=stored))
         taken = graph.weight_bytes - before
         sizes[precision] = taken - 2 * weight.size if stored != precision else taken
@@ -78,7 +79,7 @@ def write_switched(part: Part, recipe: Recipe, folder: Path, ranges: Ranges) -> 
     file = f"onnx/{part.name}.onnx"
     how = components.storage(part.kind, recipe, ranges.get(part.name), part.name)
     with weights_to(folder / file):
-        graph = components.build(part, replace(how, ladder=LADDER), recipe.embeddings, DIALECTS[recipe.target])
+        graph = components.build(part, replace(how, ladder=LADDER), recipe.embeddings)
     graph.save(folder / file)
     output = "image_embeds" if part.family.text and part.kind == "vision" else ""
     return Component(part.kind, file, how.precision, output), graph.ladders
