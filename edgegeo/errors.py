@@ -7,6 +7,7 @@
     ├── BundleError         a bundle that is missing, damaged, or of an unknown version
     ├── GalleryError        a gallery that is missing, damaged, or made by another bundle
     │   └── GalleryBusyError  a gallery that another process is writing to
+    ├── EngineError         a TensorRT engine that is missing, stale, cut off, or refused by its compiler
     ├── DeviceError         a device or provider that was named but is not there, or a machine that is too small
     ├── VerificationError   an export whose result differs from its source by more than allowed
     ├── TrainingError       training that can't start or continue
@@ -48,6 +49,10 @@ class GalleryBusyError(GalleryError):
 
 class DeviceError(EdgegeoError):
     """A device or execution provider that was asked for by name but is not there, or a machine that is too small."""
+
+
+class EngineError(EdgegeoError):
+    """A TensorRT engine that is missing, stale, cut off, or refused by its compiler."""
 
 
 class VerificationError(EdgegeoError):

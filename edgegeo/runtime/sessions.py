@@ -1,4 +1,7 @@
-"""ONNX Runtime sessions: threads, memory and devices, and never a device other than the one asked for."""
+"""ONNX Runtime sessions: threads, memory and devices, and never a device other than the one asked for.
+
+Sessions of TensorRT engines are opened by edgegeo/runtime/engines.
+"""
 
 import os
 import platform
@@ -19,9 +22,19 @@ def default_threads() -> int:
 
 
 def choose_provider(provider: str = "cpu") -> str:
-    """The device that `provider` ("cpu", "cuda", "auto") stands for on this machine; DeviceError if it is absent."""
-    if provider not in (*PROVIDERS, "auto"):
-        raise DeviceError(f"unknown device '{provider}'; use cpu, cuda or auto")
+    """What `provider` ("cpu", "cuda", "tensorrt", "auto") stands for on this machine; DeviceError if it is absent.
+
+    "auto" is a device of onnxruntime's: for TensorRT it takes a bundle with engines, which `Model` looks for.
+    """
+    if provider not in (*PROVIDERS, "tensorrt", "auto"):
+        raise DeviceError(f"unknown device '{provider}'; use cpu, cuda, tensorrt or auto")
+    if provider == "tensorrt":
+        from edgegeo.runtime.engines.driver import find_driver
+        from edgegeo.runtime.engines.library import find_library
+
+        find_library()
+        find_driver()
+        return provider
     available = _onnxruntime().get_available_providers()
     if provider == "auto":
         return "cuda" if PROVIDERS["cuda"] in available else "cpu"
@@ -33,14 +46,19 @@ def choose_provider(provider: str = "cpu") -> str:
     return provider
 
 
-def open_session(path: str | Path, threads: int | None = None, provider: str = "cpu") -> Any:
+def open_session(
+    path: str | Path, threads: int | None = None, provider: str = "cpu", graph: bytes | None = None
+) -> Any:
     """An onnxruntime.InferenceSession on exactly the device asked for, all graph optimisations on.
 
     `threads` are the intra-op threads (default: the cores of this process, at most 8). "auto" takes CUDA where this
-    onnxruntime has it; a device that is listed but does not load is a DeviceError, not a fallback.
+    onnxruntime has it; a device that is listed but does not load is a DeviceError, not a fallback. graph: what to load
+    in place of the file at `path`, with the weights that lie beside it.
     """
     ort = _onnxruntime()
     device = choose_provider(provider)
+    if device not in PROVIDERS:
+        raise DeviceError(f"onnxruntime opens no {device} engines; open the bundle with Model, or use --provider cpu")
     if threads is not None and threads < 1:
         raise DeviceError(f"threads must be at least 1, not {threads}")
     options = ort.SessionOptions()
@@ -53,8 +71,10 @@ def open_session(path: str | Path, threads: int | None = None, provider: str = "
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if int8_saturates(platform.machine(), _cpu_flags()):
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if graph is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(Path(path).parent))
     try:
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+        session = ort.InferenceSession(graph or str(path), options, providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime raises its own classes from a private module
         text = " ".join(str(error).split())[:200]
         raise BundleError(f"{path} can't be loaded by onnxruntime {ort.__version__} ({text})") from None

@@ -58,7 +58,7 @@ def test_splitting_a_batch_changes_nothing(model: Model, monkeypatch: pytest.Mon
     texts, prepared = TEXTS * 3, model.prepare(images)
     whole = embedder.texts(texts), [one.rows for one in model.features("vision", prepared)]
     monkeypatch.setattr(embed_module, "TOKENS_PER_RUN", 40)
-    monkeypatch.setattr(model_module, "_PIXELS_PER_RUN", 2 * 32 * 32)
+    monkeypatch.setattr(model_module, "PIXELS_PER_RUN", 2 * 32 * 32)
     np.testing.assert_allclose(embedder.texts(texts), whole[0], atol=1e-5)
     np.testing.assert_allclose([one.rows for one in model.features("vision", prepared)], whole[1], atol=1e-6)
 
