@@ -32,7 +32,7 @@ GalleryFlag = Annotated[
 ThreadsFlag = Annotated[
     int | None, flag("--threads", help="Processor threads.", min=1, max=1024, show_default="all cores")
 ]
-ProviderFlag = Annotated[str, flag("--provider", help="cpu, cuda, or auto (chooses, and says what it chose).")]
+ProviderFlag = Annotated[str, flag("--provider", help="cpu, cuda, tensorrt, or auto (chooses, says which).")]
 BatchFlag = Annotated[int, flag("--batch", help="Pictures or texts a call.", min=1, max=4096)]
 
 

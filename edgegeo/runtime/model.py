@@ -18,7 +18,7 @@ from edgegeo.runtime.sessions import choose_provider, default_threads, open_sess
 from edgegeo.runtime.tokens import Piece, Tokenizer
 from edgegeo.runtime.trunk import Floats, Ints, Trunk, TrunkInput
 
-_PIXELS_PER_RUN = 2**18
+PIXELS_PER_RUN = 2**18
 # More pictures in one run of the vision tower are no faster, but its attention matrices take gigabytes (16 pictures of
 # 512 px: 1.4 GB, one: 70 MB, measured): 16 of 128 px, 4 of 256 px, 1 of 512 px.
 _SMALL_HIDDEN = 256
@@ -35,7 +35,7 @@ class Model:
         """`threads` of every component, as `open_session` takes them; else what suits each of them on `cores` cores."""
         self.bundle = bundle
         self.provider = _provider_for(bundle, provider)
-        """The device in use: "cpu" or "cuda"."""
+        """What is in use: "cpu", "cuda" or "tensorrt"."""
         self.threads = threads or cores or default_threads()
         """Intra-op threads of the vision tower and of picture decoding; of all components if they were named."""
         small = bundle.manifest.trunk is not None and bundle.manifest.trunk.hidden <= _SMALL_HIDDEN
@@ -60,8 +60,18 @@ class Model:
                 path = self.bundle.component(component)
                 kind = self.bundle.manifest.components[component].kind
                 threads = self.threads if kind == "vision" else self._decoder_threads
-                self._sessions[component] = open_session(path, threads, self.provider)
+                if self.provider == "tensorrt":
+                    from edgegeo.runtime.engines.compiling import open_engine
+
+                    self._sessions[component] = open_engine(self.bundle, component)
+                else:
+                    self._sessions[component] = open_session(path, threads, self.provider)
             return self._sessions[component]
+
+    def adopt(self, component: str, session: Any) -> None:
+        """Use a session that was opened elsewhere."""
+        with self._lock:
+            self._sessions[component] = session
 
     def unopened(self, components: Iterable[str]) -> list[str]:
         """Those of the components that no session was opened for yet, each once."""
@@ -177,7 +187,7 @@ def _tiled(session: Any, output: str, tiles: Sequence[Floats]) -> list[Floats]:
     """Image tokens (tokens, hidden) of each picture, given its tiles (T, 3, H, W)."""
     counts = [len(one) for one in tiles]
     stack = tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
-    step = max(1, _PIXELS_PER_RUN // (stack.shape[2] * stack.shape[3]))
+    step = max(1, PIXELS_PER_RUN // (stack.shape[2] * stack.shape[3]))
     runs = [session.run([output], {"pixel_values": stack[at : at + step]})[0] for at in range(0, len(stack), step)]
     rows = runs[0] if len(runs) == 1 else np.concatenate(runs)
     ends = np.cumsum(counts)
@@ -226,14 +236,19 @@ def _provider_for(bundle: Bundle, provider: str) -> str:
         raise BundleError(
             f"{bundle.path} is of the dialect '{manifest.dialect}', which this edgegeo can't run; update it"
         )
-    # Graphs for TensorRT are standard operators: onnxruntime's CPU runs them too, slower, to check what they compute.
+    if provider == "auto" and manifest.dialect == "trt":
+        from edgegeo.runtime.engines.compiling import has_engines
+
+        return "tensorrt" if has_engines(bundle, list(manifest.components)) else choose_provider("cpu")
     if provider == "auto":
         return choose_provider("cpu")
-    if choose_provider(provider) != "cpu":
+    chosen = choose_provider(provider)
+    # Graphs for TensorRT are standard operators: onnxruntime runs them too, slower, to check what they compute.
+    if chosen != "cpu" and manifest.dialect != "trt":
         raise DeviceError(
-            f"{bundle.path} was built for {manifest.target}; use --provider cpu, or export it for {provider}"
+            f"{bundle.path} was built for {manifest.target}; use --provider cpu, or export it with --target tensorrt"
         )
-    return choose_provider(provider)
+    return chosen
 
 
 def load_array(bundle: Bundle, name: str, mapped: bool = False) -> NDArray[Any]:

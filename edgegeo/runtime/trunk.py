@@ -77,8 +77,12 @@ class Trunk:
         """KV buffers for `batch` rows of up to `capacity` positions each."""
         self.check_length(capacity)
         if self.dialect == "trt":
+            from edgegeo.runtime.engines.cache import EngineCache
+            from edgegeo.runtime.engines.session import EngineSession
             from edgegeo.runtime.growing import GrowingCache
 
+            if isinstance(self.session, EngineSession):
+                return EngineCache(self.session, self.spec, batch, capacity, self.kv_dtype, self._names)
             return GrowingCache(self.session, self.spec, batch, self.kv_dtype, self._names)
         return KVCache(self.session, self.spec, batch, capacity, self.kv_dtype, self._names)
 
