@@ -19,6 +19,7 @@ from edgegeo.bundle import (
     GenerateRole,
     ImageSpec,
     Manifest,
+    PairQuestion,
     RerankRole,
     Roles,
     Segment,
@@ -54,6 +55,7 @@ def make_tiny_bundle(path: Path, pooling: str = "eos", seed: int = 0, name: str 
         yes = tuple(tokenizer.token_to_id(t) for t in ("Yes", "yes"))
         no = tuple(tokenizer.token_to_id(t) for t in ("No", "no"))
         np.save(folder / "head_rows.npy", np.ascontiguousarray(head.T[[*yes, *no]]))
+        np.save(folder / "pair_rows.npy", np.ascontiguousarray(head.T[[yes[0], no[0]]]))
         if pooling == "queries":
             np.save(folder / "queries.npy", rng.normal(0, 1, (QUERIES, HIDDEN)).astype(np.float32))
         manifest = _manifest(name, vocab, tokenizer, yes, no, pooling)
@@ -87,6 +89,15 @@ def _manifest(name: str, vocab: int, tokenizer: Any, yes: Any, no: Any, pooling:
         yes_ids=yes,
         no_ids=no,
         rows="head_rows.npy",
+        image_prompt_turned=(ids("<bos>"), Segment(image=1), ids(" beside "), picture, ids(" yes no")),
+        text_prompt_turned=(ids("<bos>"), picture, ids(" beside "), text, ids(" yes no")),
+        pair=PairQuestion(
+            image_prompt=(ids("<bos>"), picture, ids(" beside "), Segment(image=1), Segment(image=2), ids(" a")),
+            text_prompt=(ids("<bos>"), text, ids(" beside "), picture, Segment(image=1), ids(" a")),
+            first_ids=yes[:1],
+            second_ids=no[:1],
+            rows="pair_rows.npy",
+        ),
     )
     generate = GenerateRole(
         vision="vision",

@@ -14,7 +14,7 @@ from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.doubt import LEVELS, check_confidence, open_fit
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.fusion import Clues, Prior
-from edgegeo.runtime.gallery import Gallery
+from edgegeo.runtime.gallery_backend import GalleryBackend, open_gallery
 from edgegeo.runtime.generate import SAMPLING, Generated, Generator
 from edgegeo.runtime.image import Source
 from edgegeo.runtime.model import Model
@@ -42,7 +42,7 @@ class Locator:
     nothing was generated, and for a text, the best tile. A prior weighs and moves them.
     """
 
-    def __init__(self, model: Model, gallery: Gallery | None = None, kept: TileFeatures | None = None) -> None:
+    def __init__(self, model: Model, gallery: GalleryBackend | None = None, kept: TileFeatures | None = None) -> None:
         """kept: image tokens of tiles that were looked at before, where another Locator of this model has some."""
         roles = model.bundle.manifest.roles
         self.model = model
@@ -51,21 +51,23 @@ class Locator:
         self.embedder = Embedder(model) if roles.embed is not None else None
         self.reranker = Reranker(model) if roles.rerank is not None else None
         self.generator = Generator(model) if roles.generate is not None else None
-        self.kept = kept or (TileFeatures(model, self.reranker.role.vision) if self.reranker is not None else None)
+        if kept is None and self.reranker is not None:
+            kept = TileFeatures(model, self.reranker.role.vision)
+        self.kept = kept
         """Tiles that re-ranking looked at: the tower of one that comes again does not run again."""
 
     @classmethod
     def open(
         cls,
         bundle: str | Path | Bundle | Model,
-        gallery: str | Path | Gallery | None = None,
+        gallery: str | Path | GalleryBackend | None = None,
         threads: int | None = None,
         provider: str = "cpu",
     ) -> "Locator":
         """Open a bundle and a gallery made by it; BundleError, GalleryError or DeviceError."""
         model = Model.open(bundle, threads, provider)
-        if gallery is not None and not isinstance(gallery, Gallery):
-            gallery = Gallery.open(gallery, bundle=model.bundle)
+        if isinstance(gallery, (str, Path)):
+            gallery = open_gallery(gallery, model.bundle)
         return cls(model, gallery)
 
     def locate(
@@ -194,7 +196,7 @@ class Locator:
         if self.gallery is None and asked.avoid:
             raise InputError("what to avoid guides the search, which needs a gallery; build one, or leave it out")
 
-    def _retrieve(self, gallery: Gallery, vision: Vision, asked: Question, k: int, clock: Clock) -> list[Hit]:
+    def _retrieve(self, gallery: GalleryBackend, vision: Vision, asked: Question, k: int, clock: Clock) -> list[Hit]:
         embedder = self.embedder or Embedder(self.model)  # without the role, its own error says so
         features = vision.features(embedder.role.vision) if vision.given else []
         share = self.fit.text_share if self.fit is not None else TEXT_SHARE
@@ -204,10 +206,10 @@ class Locator:
             return hits_of(gallery.search(query, k))
 
     def _rerank(
-        self, gallery: Gallery, vision: Vision, asked: Question, hits: list[Hit], how: Reranking, top: int, clock: Clock
+        self, gallery: GalleryBackend, vision: Vision, asked: Question, hits: list[Hit], how: Reranking, top: int, clock: Clock
     ) -> Reordered:
         reranker = self.reranker or Reranker(self.model)
-        kept = self.kept or TileFeatures(self.model, reranker.role.vision)
+        kept = self.kept if self.kept is not None else TileFeatures(self.model, reranker.role.vision)
         photos = vision.features(reranker.role.vision) if vision.given else []
         with clock.stage("rerank"):
             return SecondLook(reranker, photos, asked.text, self.fit, how).reorder(hits, gallery, kept, top)

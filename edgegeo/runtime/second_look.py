@@ -7,7 +7,7 @@ import numpy as np
 
 from edgegeo.errors import InputError
 from edgegeo.runtime.doubt import Fit
-from edgegeo.runtime.gallery import Gallery
+from edgegeo.runtime.gallery_backend import GalleryBackend
 from edgegeo.runtime.outcome import Hit
 from edgegeo.runtime.pictures import ImageTokens
 from edgegeo.runtime.rerank import Asked, Reranker, probability
@@ -31,7 +31,7 @@ class Reranking:
     pairwise: int = 0
     """Afterwards the best so many are compared two by two: n - 1 comparisons of two prompts each; 0: none."""
     whole: bool = False
-    """Whether all are looked at, also those that can't change the hits that are returned."""
+    """Whether all are looked at, also those that can't change the hits that are returned: every one has its p(yes)."""
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.pairwise < 0 or self.pairwise == 1:
@@ -71,7 +71,7 @@ class SecondLook:
         self._weighing = self._parts[0][1] if len(self._parts) == 1 else self._joined()
         self._seen: dict[int, Doubles] = {}
 
-    def reorder(self, hits: Sequence[Hit], gallery: Gallery, kept: TileFeatures, top: int) -> Reordered:
+    def reorder(self, hits: Sequence[Hit], gallery: GalleryBackend, kept: TileFeatures, top: int) -> Reordered:
         """The first `count` hits in their new order, then the others; the first `top` are as if all were looked at."""
         first = list(hits[: self._how.count])
         if not first:
@@ -88,8 +88,8 @@ class SecondLook:
             return of_parts[0] if len(self._parts) == 1 else self._summed(of_parts)
 
         scores = np.array([hit.score for hit in first], np.float64)
-        top = len(first) if self._how.whole or self._how.pairwise else min(top, len(first))
-        ranked = rank(scores, self._weighing, look, top)
+        top = len(first) if self._how.pairwise else top
+        ranked = rank(scores, self._weighing, look, top, whole=self._how.whole)
         order = [int(i) for i in ranked.order]
         if self._how.pairwise:
             n = self._how.pairwise

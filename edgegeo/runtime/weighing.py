@@ -64,20 +64,22 @@ class Ranked:
     """(N,) what they were ordered by; of a candidate not looked at, the middle of what was possible."""
 
 
-def rank(scores: Doubles, weighing: Weighing, look: Look, top: int | None = None, step: int = 4) -> Ranked:
+def rank(
+    scores: Doubles, weighing: Weighing, look: Look, top: int | None = None, step: int = 4, whole: bool = False
+) -> Ranked:
     """Order candidates (N,) by cosines and log-odds, looking only at those whose log-odds can still matter.
 
     Log-odds are cut to [low, high], so that what a candidate can come to is known before it is looked at. Those that
     could reach highest are looked at first, `step` at a time, until no unknown one can change the first `top` places
     (None: any place). The first `top` are then exactly those of a full run, which needs no assumption beyond the cut;
-    behind them stands what was left out, by what is known of it.
+    behind them stands what was left out, by what is known of it. whole: all are looked at, whatever they can change.
     """
     scores = np.asarray(scores, np.float64)
     count = len(scores)
     top = count if top is None else min(top, count)
     least, most = weighing.fused(scores, np.full(count, -np.inf)), weighing.fused(scores, np.full(count, np.inf))
     margins, unknown = np.full(count, np.nan), np.ones(count, bool)
-    while len(wanted := _unsettled(least, most, unknown, top)):
+    while len(wanted := np.flatnonzero(unknown) if whole else _unsettled(least, most, unknown, top)):
         chosen = wanted[np.argsort(-most[wanted], kind="stable")][: max(1, step)]
         margins[chosen] = look([int(i) for i in chosen])
         unknown[chosen] = False
