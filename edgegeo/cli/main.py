@@ -16,7 +16,9 @@ import edgegeo
 from edgegeo.cli.flags import flag
 from edgegeo.errors import EdgegeoError
 
-VERBS = ("export", "locate", "serve", "verify", "lint", "compile", "embed", "eval", "fit", "plan", "doctor", "wheelhouse")
+VERBS = (
+    "export", "locate", "serve", "verify", "lint", "compile", "embed", "eval", "fit", "plan", "doctor", "wheelhouse",
+)  # fmt: skip
 GROUPS = ("bench", "index", "train", "planet", "data")
 EXTRAS = {
     "onnxruntime": "cpu",
@@ -35,6 +37,7 @@ EXTRAS = {
     "onnx_ir": "export",
     "rasterio": "geotiff",
     "ray": "ray",
+    "psycopg": "postgres",
 }
 """Which extra brings the module that a verb missed."""
 
