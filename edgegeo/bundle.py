@@ -185,7 +185,8 @@ class Bundle:
             raise BundleError(f"{self.path}: the bundle offers no embedding; export it with a retriever")
         graphs = [named.components[part].file for part in (role.vision, role.trunk)]
         names = {named.tokenizer, named.embed_tokens, role.queries, *graphs, *(f"{graph}_data" for graph in graphs)}
-        said = {k: v for k, v in to_plain(role).items() if (k, v) != ("last", 1)}  # older galleries must still fit
+        # Older galleries must still fit; shorter embeddings are the same ones, cut.
+        said = {k: v for k, v in to_plain(role).items() if (k, v) != ("last", 1) and k not in ("matryoshka", "scales")}
         hashes = {name: entry.sha256 for name, entry in named.files.items() if name in names}
         text = json.dumps([said, to_plain(named.image), hashes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

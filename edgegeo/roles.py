@@ -41,6 +41,11 @@ class EmbedRole:
     """Token id behind texts that are shorter than others, with pooling "dual"."""
     pad_to: int = 0
     """Positions that every text is padded to, with pooling "dual"; 0: to the longest of a batch."""
+    matryoshka: tuple[int, ...] = ()
+    """Leading dimensions that the model was trained to serve alone with, ascending."""
+    scales: str | None = None
+    """File of the steps (1 + lengths, dim) float32 of int8 codes, fitted on validation places: a row for whole
+    embeddings, and one for each of `matryoshka`, zeros behind its length."""
     lower_case: bool = False
     """Whether texts are lower-cased before the tokenizer: the model was trained so, and its tokenizer does not."""
 

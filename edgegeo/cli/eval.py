@@ -48,7 +48,7 @@ def command(
     ] = None,
     tasks: Annotated[
         str | None,
-        flag("--tasks", verb="eval", help="Some of retrieval,gps,rerank.", show_default="retrieval,gps"),
+        flag("--tasks", verb="eval", help="Some of retrieval,gps,rerank,codes.", show_default="retrieval,gps"),
     ] = None,
     against: Annotated[
         str | None, flag("--against", verb="eval", help="Another bundle: report the change from it, paired by place.")

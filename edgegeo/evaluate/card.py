@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgegeo.bundle import Bundle
 from edgegeo.errors import BundleError, InputError
 from edgegeo.evaluate.bootstrap import Metric, Statistic, interval, mean, median, paired
+from edgegeo.evaluate.coded import coded_hits
 from edgegeo.evaluate.gps import guessed_distances, locate_scenes, random_distances
 from edgegeo.evaluate.rerank import rerank_scenes
 from edgegeo.evaluate.retrieval import embed_scenes, retrieval_hits
@@ -20,7 +21,7 @@ from edgegeo.planet import DEFAULT_SEED, Planet
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime import Embedder, Generator, Model, Reranker
 
-TASKS = ("retrieval", "gps", "rerank")
+TASKS = ("retrieval", "gps", "rerank", "codes")
 _GUESSES = 1000
 
 
@@ -57,9 +58,11 @@ def evaluate(
     scenes = planet_scenes(places, split, planet_seed, progress)
     roles = model.bundle.manifest.roles
     outcomes: dict[str, NDArray[np.float64]] = {}
-    if roles.embed is not None and {"retrieval", "rerank"} & set(tasks):
+    if roles.embed is not None and {"retrieval", "rerank", "codes"} & set(tasks):
         embeddings = embed_scenes(Embedder(model), scenes, progress=progress)
         outcomes |= retrieval_hits(embeddings)
+        if "codes" in tasks:
+            outcomes |= coded_hits(embeddings, roles.embed.matryoshka)
         if roles.rerank is not None and "rerank" in tasks:
             for query in ("text", "photo"):
                 run = rerank_scenes(Reranker(model), embeddings, scenes, query, progress=progress)

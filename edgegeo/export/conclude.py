@@ -19,6 +19,7 @@ from edgegeo.export.budget_report import write_report
 from edgegeo.export.costs import Costs
 from edgegeo.export.fitting import with_fit
 from edgegeo.export.report import ExportReport
+from edgegeo.export.scales import with_scales
 from edgegeo.measure import Latency, summarize, time_in_turn, time_job
 from edgegeo.progress import Progress
 from edgegeo.runtime import Embedder, Generator, Model, verify_bundle
@@ -26,7 +27,7 @@ from edgegeo.runtime.verify import COSINE, MARGIN, golden_outputs
 
 GOLDEN_SAMPLES = 2
 TIMING_SECONDS = 30.0
-TASKS = ("retrieval", "gps")
+TASKS = ("retrieval", "gps", "codes")
 """Scored before and after; re-ranking every place would take longer than the rest together (`edgegeo eval` does it)."""
 
 
@@ -60,7 +61,7 @@ def conclude(
     with costs.stage("score and time"):
         _write_golden(made, samples)
         scores = _score(made, before, places, progress)
-        manifest = with_fit(made, places, progress)
+        manifest = with_scales(made, with_fit(made, places, progress), samples)
         took = _time(made, before, samples)
     quantisation = write_report(staged.found, made, scores) if staged.found is not None else None
     rows = [*report.size_rows(made, before), *report.parity_rows(staged.stages, staged.exact_stages)]

@@ -216,6 +216,7 @@ def _embed_role(
         vision=parts["vision"], trunk=parts["trunk"], text_prompt=text, image_prompt=image,
         pooling="queries" if queries else how.pooling, last=how.last, dim=shape.hidden,
         max_text_tokens=min(MAX_TEXT_TOKENS, room), queries="queries.npy" if queries else None,
+        matryoshka=tuple(dim for dim in how.matryoshka if dim < shape.hidden),
     )  # fmt: skip
 
 

@@ -91,6 +91,9 @@ SHOWN = (
     "text_to_tile_recall_at_1", "text_to_tile_recall_at_10", "photo_to_tile_recall_at_1", "photo_to_tile_recall_at_10",
     "gps_within_25_km", "gps_within_200_km", "gps_within_750_km", "gps_within_2500_km", "gps_median_km",
     "gps_guess_median_km", "rerank_text_recall_at_1", "rerank_photo_recall_at_1",
+    "int8_text_to_tile_recall_at_1", "int8_photo_to_tile_recall_at_1",
+    "binary_text_to_tile_recall_at_1", "binary_photo_to_tile_recall_at_1",
+    "binary_rescored_text_to_tile_recall_at_1", "binary_rescored_photo_to_tile_recall_at_1",
 )  # fmt: skip
 """Metrics of the table; the accuracy card in the manifest holds all."""
 
@@ -101,7 +104,8 @@ def accuracy_rows(after: Scores | None, before: Scores | None) -> list[ReportRow
         return []
     changes = difference(after, before) if before is not None else {}
     rows = []
-    for name in SHOWN:
+    cut = [name for name in after.metrics if name.startswith("dims") and name.endswith("recall_at_1")]
+    for name in (*SHOWN, *cut):
         if name not in after.metrics:
             continue
         metric = after.metrics[name]

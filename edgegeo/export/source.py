@@ -8,7 +8,15 @@ from typing import Any
 
 from edgegeo.bundle import sha256_of
 from edgegeo.errors import CheckpointError, InputError, VerificationError
-from edgegeo.models.adapters import Folded, is_lora, is_queries, load_pooling, load_queries, merge_adapter
+from edgegeo.models.adapters import (
+    Folded,
+    is_lora,
+    is_queries,
+    load_matryoshka,
+    load_pooling,
+    load_queries,
+    merge_adapter,
+)
 from edgegeo.models.checkpoint import ADAPTERS, Checkpoint, load_checkpoint
 from edgegeo.models.hub import checkpoint_name
 from edgegeo.models.reference import Reference, reference
@@ -142,8 +150,9 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
             raise CheckpointError(f"{folder} holds latent queries, which only embed; {role} needs a LoRA folder")
         queries = load_queries(folder, checkpoint.config.get_text_config().hidden_size)
         if not is_lora(folder):
-            return RoleSource(Reference(checkpoint, checkpoint.model, queries), folder.name)
-    how = (queries, *load_pooling(folder)) if role == "embed" else ()
+            alone = Reference(checkpoint, checkpoint.model, queries, matryoshka=load_matryoshka(folder))
+            return RoleSource(alone, folder.name)
+    how = (queries, *load_pooling(folder), load_matryoshka(folder)) if role == "embed" else ()
     merged = merge_adapter(checkpoint, folder)
     if merged.moved == 0.0:
         # peft only warns when the weights' names fit no layer; the base would go out under the adapter's name.

@@ -24,7 +24,8 @@ from edgegeo.runtime.pictures import prepare_picture
 
 SLQ_FILE, SLQ_CONFIG = "slq.safetensors", "slq_config.json"
 EMBEDDING_CONFIG = "edgegeo_embedding.json"
-"""Beside a LoRA whose embedding is not the last position's state: {"pooling": "eos", "mean" or "last_k", "last": k}."""
+"""Beside a LoRA whose embedding is not the last position's state: {"pooling": "eos", "mean" or "last_k", "last": k}.
+"matryoshka": [d, ...] where the first d numbers were trained to serve alone, for latent queries too."""
 POOLINGS = ("eos", "mean", "last_k")
 
 
@@ -116,6 +117,15 @@ def load_pooling(folder: Path) -> tuple[str, int]:
     if pooling not in POOLINGS or type(last) is not int or last < 1:
         raise CheckpointError(f"{file} asks for pooling {pooling!r:.40}, last {last!r:.20}; use {', '.join(POOLINGS)}")
     return pooling, last
+
+
+def load_matryoshka(folder: Path) -> tuple[int, ...]:
+    """Numbers of leading dimensions that an adapter was trained to serve alone with, ascending; () for none."""
+    file = folder / EMBEDDING_CONFIG
+    found = read_json(file).get("matryoshka", []) if file.is_file() else []
+    if not isinstance(found, list) or any(type(dim) is not int or dim < 1 for dim in found):
+        raise CheckpointError(f"{file} holds matryoshka {found!r:.60}; write a list of numbers of dimensions")
+    return tuple(sorted(set(found)))
 
 
 def merge_adapter(checkpoint: Checkpoint, folder: str | Path) -> Merged:

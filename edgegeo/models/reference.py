@@ -34,6 +34,8 @@ class Reference:
     """"eos", "mean" of all positions, or of the "last_k"."""
     last: int = 1
     """last_k: how many."""
+    matryoshka: tuple[int, ...] = ()
+    """Leading dimensions that were trained to serve alone."""
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Floats:
@@ -161,7 +163,14 @@ def reference(checkpoint: Checkpoint) -> Reference:
 
 def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) -> Reference:
     """A checkpoint with an adapter folder (LoRA: merged, SLQ: read, or both) or without one."""
-    from edgegeo.models.adapters import is_lora, is_queries, load_pooling, load_queries, merge_adapter
+    from edgegeo.models.adapters import (
+        is_lora,
+        is_queries,
+        load_matryoshka,
+        load_pooling,
+        load_queries,
+        merge_adapter,
+    )
 
     if adapter is None:
         return reference(checkpoint)
@@ -169,5 +178,6 @@ def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) ->
     hidden = checkpoint.config.get_text_config().hidden_size
     queries = load_queries(folder, hidden) if is_queries(folder) else None
     if queries is not None and not is_lora(folder):
-        return Reference(checkpoint, checkpoint.model, queries)
-    return Reference(checkpoint, merge_adapter(checkpoint, folder).model, queries, *load_pooling(folder))
+        return Reference(checkpoint, checkpoint.model, queries, matryoshka=load_matryoshka(folder))
+    model, dims = merge_adapter(checkpoint, folder).model, load_matryoshka(folder)
+    return Reference(checkpoint, model, queries, *load_pooling(folder), dims)

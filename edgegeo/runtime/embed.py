@@ -83,9 +83,12 @@ class Embedder:
     mean of all positions of the prompt, or of the last of them; "queries" is the mean
     over shared latent queries appended to the prompt (SLQ, arXiv 2604.13710); "dual" is what a dual encoder's two
     towers give (CLIP, arXiv 2103.00020; SigLIP, arXiv 2303.15343). All are L2-normalised.
+
+    `dims` cuts embeddings to their first numbers and normalises them again: for models trained for it
+    (`EmbedRole.matryoshka`), InputError for others, whose leading numbers mean no more than any.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, dims: int | None = None) -> None:
         role = model.bundle.manifest.roles.embed
         if role is None:
             raise BundleError(f"{model.bundle.path}: the bundle offers no embedding; export it with a retriever")
@@ -94,21 +97,38 @@ class Embedder:
         if role.pooling not in ENCODERS:
             raise BundleError(f"{model.bundle.path}: unknown pooling '{role.pooling}'; update edgegeo")
         self._encoder = ENCODERS[role.pooling](model, role)
+        if dims is not None:
+            check_dims(dims, role)
+        self._dims = dims or role.dim
 
     @classmethod
-    def open(cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu") -> "Embedder":
+    def open(
+        cls, bundle: str | Path | Bundle | Model, threads: int | None = None, provider: str = "cpu",
+        dims: int | None = None,
+    ) -> "Embedder":  # fmt: skip
         """From a bundle's folder, an opened bundle, or a Model whose sessions are shared."""
-        return cls(Model.open(bundle, threads, provider))
+        return cls(Model.open(bundle, threads, provider), dims)
 
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return self.role.dim
+        return self._dims
 
     @property
     def embedding_id(self) -> str:
         """Identifies the embedding space; a gallery made under another one can't be searched."""
-        return self.model.bundle.embedding_id
+        whole = self.model.bundle.embedding_id
+        return whole if self._dims == self.role.dim else f"{whole}:{self._dims}"
+
+    def scales(self) -> NDArray[np.float32]:
+        """Steps (dim,) of int8 codes that fit any embedding of this bundle; BundleError where it holds none."""
+        if self.role.scales is None:
+            raise BundleError(f"{self.model.bundle.path} holds no scales for int8 embeddings; export it again")
+        table = load_array(self.model.bundle, self.role.scales)
+        rows = [self.role.dim, *self.role.matryoshka]
+        if table.shape != (len(rows), self.role.dim):
+            raise BundleError(f"{self.model.bundle.path}: the scales of embeddings don't fit them; export it again")
+        return np.asarray(table[rows.index(self._dims), : self._dims], np.float32)
 
     def texts(self, texts: Sequence[str], batch: int = 32) -> NDArray[np.float32]:
         """(N, dim) float32 unit vectors of texts; InputError for an empty or too long one.
@@ -126,7 +146,7 @@ class Embedder:
             count = max(1, min(batch, TOKENS_PER_RUN // len(ids[order[0]])))
             chosen, order = order[:count], order[count:]
             prompts = [fill(self.role.text_prompt, [ids[i]]) for i in chosen]
-            out[chosen] = normalized(self._encoder.texts(prompts))
+            out[chosen] = self._cut(self._encoder.texts(prompts))
         return out
 
     def reads(self, text: str) -> bool:
@@ -152,7 +172,21 @@ class Embedder:
 
     def features(self, features: Sequence[ImageTokens]) -> NDArray[np.float32]:
         """(B, dim) float32 unit vectors of pictures whose image tokens were computed already."""
-        return normalized(self._encoder.features(features))
+        return self._cut(self._encoder.features(features))
+
+    def _cut(self, vectors: Floats) -> Floats:
+        return normalized(vectors[:, : self._dims])
+
+
+def check_dims(dims: int, role: EmbedRole) -> None:
+    """InputError for a length of embeddings that a role was not trained for."""
+    if dims in (*role.matryoshka, role.dim):
+        return
+    known = ", ".join(map(str, (*role.matryoshka, role.dim)))
+    raise InputError(
+        f"this bundle's embeddings may have {known} dimensions, not {dims}; for others train a retriever with "
+        f"matryoshka = [{dims}] and export it again"
+    )
 
 
 def normalized(vectors: Floats) -> Floats:

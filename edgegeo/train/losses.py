@@ -1,5 +1,7 @@
 """Losses of every training verb, on plain tensors."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,18 @@ def info_nce(queries: Tensor, keys: Tensor, scale: Tensor | float, symmetric: bo
     target = torch.arange(len(logits), device=logits.device)
     forward = F.cross_entropy(logits, target)
     return (forward + F.cross_entropy(logits[:, : len(logits)].T, target)) / 2 if symmetric else forward
+
+
+def nested(queries: Tensor, keys: Tensor, dims: Sequence[int], loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A contrastive loss of whole unit embeddings (N, D), plus that of their first d numbers for every d of `dims`.
+
+    Matryoshka Representation Learning (arXiv 2205.13147, equation 1, all weights 1): prefixes become embeddings of
+    their own, normalised again.
+    """
+    total = loss(queries, keys)
+    for dim in dims:
+        total = total + loss(unit(queries[:, :dim]), unit(keys[:, :dim]))
+    return total
 
 
 def unit(hidden: Tensor) -> Tensor:

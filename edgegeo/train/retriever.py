@@ -19,7 +19,7 @@ from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
 from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
 from edgegeo.train.contrast import backward_in_chunks
-from edgegeo.train.losses import info_nce, pooled, unit
+from edgegeo.train.losses import info_nce, nested, pooled, unit
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
 from edgegeo.train.running import (
@@ -52,7 +52,7 @@ class Retriever(nn.Module):
     def __init__(self, learner: Learner, settings: RetrieverSettings) -> None:
         super().__init__()
         s, self.learner = settings, [learner]  # in a list: its parameters are not ours
-        self.pooling, self.last = s.pooling, s.last
+        self.pooling, self.last, self.matryoshka = s.pooling, s.last, s.matryoshka
         self.queries: nn.Parameter | None = None
         self.log_scale: nn.Parameter | None = None
         self.fixed = 1 / s.temperature
@@ -96,9 +96,12 @@ class Retriever(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        if self.queries is None:
-            facts: dict[str, Any] = {"pooling": self.pooling, "last": self.last if self.pooling == "last_k" else 1}
+        facts: dict[str, Any] = {"pooling": self.pooling, "last": self.last if self.pooling == "last_k" else 1}
+        if self.matryoshka:
+            facts["matryoshka"] = list(self.matryoshka)
+        if self.queries is None or self.matryoshka:
             (folder / EMBEDDING_CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        if self.queries is None:
             return
         assert self.log_scale is not None
         tensors = {"queries": self.queries.detach().float(), "log_scale": self.log_scale.detach().float().reshape(1)}
@@ -121,6 +124,9 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
     learned = [*learner.trainable, *((f"retriever.{name}", p) for name, p in retriever.named_parameters())]
     lr = settings.lr or (SLQ_RATE if settings.method == "slq" else LORA_RATE)
     masters = Masters(learned, lr, settings.weight_decay if settings.method == "lora" else 0.0, betas=(0.9, 0.999))
+    hidden = learner.checkpoint.config.get_text_config().hidden_size
+    if any(not 0 < dim < hidden for dim in settings.matryoshka):
+        raise TrainingError(f"matryoshka holds numbers of dimensions from 1 to {hidden - 1}, the whole has {hidden}")
     settle(learner, settings.memory)
     steps = steps_of(settings.schedule, len(np.unique(train.groups)))
     job = Job(
@@ -179,8 +185,12 @@ class Steps:
     def _loss(self, embeddings: Tensor) -> Tensor:
         targets, *queries = embeddings.chunk(1 + len(self.train.kinds))
         symmetric = self.settings.symmetric or self.settings.method != "lora"
-        losses = [info_nce(one, targets, self.retriever.scale(), symmetric) for one in queries]
-        return torch.stack(losses).mean()
+        scale = self.retriever.scale()
+
+        def loss(one: Tensor, other: Tensor) -> Tensor:
+            return info_nce(one, other, scale, symmetric)
+
+        return torch.stack([nested(one, targets, self.settings.matryoshka, loss) for one in queries]).mean()
 
     def draw(self, number: int, rng: np.random.Generator) -> Rows:
         """Rows of a step, no two of one group: the next groups of a pass, some of them beside their hard places."""

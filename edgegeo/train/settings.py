@@ -187,6 +187,9 @@ class RetrieverSettings:
     """lora: both directions of InfoNCE, or query to tile only, as NGCG-MLLM's code does."""
     queries: int = 8
     """slq, hybrid: number of latent queries."""
+    matryoshka: tuple[int, ...] = ()
+    """Leading dimensions that serve as shorter embeddings, as [32, 64, 96]: the loss is summed over them and the whole
+    (Matryoshka Representation Learning, arXiv 2205.13147); `edgegeo embed --dims 64`."""
     hard: float = 0.0
     """Share of a batch that is mined: hard negatives, each among the ten most alike of another place in the batch."""
     mine_places: int = 4_000
