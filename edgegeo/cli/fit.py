@@ -30,6 +30,7 @@ def command(
     from edgegeo.home import find_bundle
     from edgegeo.planet import DEFAULT_SEED
     from edgegeo.runtime import Gallery, Model
+    from edgegeo.runtime.postgres.address import is_address
 
     if photos is not None and not photos.is_dir():
         raise InputError(f"no folder at {photos}; give --photos a folder of pictures with GPS in their EXIF")
@@ -38,6 +39,8 @@ def command(
     model = Model.open(find_bundle(bundle), threads, provider)
     with progress_bar() as progress:
         if photos is not None:
+            if is_address(gallery):
+                raise InputError("a fit needs the gallery's folder: it reads every tile's place, again and again")
             tiles = Gallery.open(gallery, bundle=model.bundle) if gallery is not None else None
             files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PICTURES)
             fitted = fit_photos(model, files, tiles, progress)

@@ -1,7 +1,6 @@
 """Flags: what every flag has in common, and the ones that several verbs share."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,8 +25,12 @@ BundleFlag = Annotated[
     flag("--bundle", help="Bundle folder, or the name of one under the data home.", show_default="pocket-int8"),
 ]
 GalleryFlag = Annotated[
-    Path | None,
-    flag("--gallery", help="Gallery folder of the same bundle.", show_default="the planet gallery of the bundle"),
+    str | None,
+    flag(
+        "--gallery",
+        help="Gallery folder of the same bundle, or postgresql://HOST/DATABASE/GALLERY.",
+        show_default="the planet gallery of the bundle",
+    ),
 ]
 ThreadsFlag = Annotated[
     int | None, flag("--threads", help="Processor threads.", min=1, max=1024, show_default="all cores")

@@ -1,19 +1,16 @@
 """edgegeo index: a gallery of geo-tagged tiles, built once, searched many times, changed when the world does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgegeo.cli import index_build, index_edit
+from edgegeo.cli import index_build, index_edit, index_push
 from edgegeo.cli.asking import AvoidFlag
 from edgegeo.cli.flags import BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
 from edgegeo.cli.output import emit_json, note, note_provider, table
 from edgegeo.cli.texts import search_texts, tile_query
 from edgegeo.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def group() -> typer.Typer:
@@ -25,6 +22,7 @@ def group() -> typer.Typer:
     app.command("delete")(index_edit.delete)
     app.command("stats")(index_edit.stats)
     app.command("compact")(index_edit.compact)
+    app.command("push")(index_push.push)
     app.info.no_args_is_help = True
     return app
 
@@ -59,15 +57,16 @@ def search(
     if rerank and texts is None:
         raise InputError("--rerank belongs to --texts here; edgegeo locate --rerank looks at tiles again")
     from edgegeo.home import default_gallery, find_bundle
-    from edgegeo.runtime import Embedder, Gallery
-    from edgegeo.runtime.question import without
+    from edgegeo.runtime import Embedder
+    from edgegeo.runtime.gallery_backend import open_gallery
+    from edgegeo.runtime.question import combined
 
     place = find_bundle(bundle)
     embedder = Embedder.open(place, threads=threads, provider=provider)
     note_provider(provider, embedder.model.provider)
     shown: Path | bytes | None = photo
     if texts is None or tile is not None:
-        tiles = Gallery.open(gallery or default_gallery(place), bundle=embedder.model.bundle)
+        tiles = open_gallery(gallery or default_gallery(place), embedder.model.bundle)
     if tile is not None:
         query, shown = tile_query(tiles, tile)
     else:
@@ -75,13 +74,15 @@ def search(
     if texts is not None:
         search_texts(texts, query, shown, embedder, k, rerank, as_json)
         return
-    hits = tiles.search(without(query, avoid or (), embedder), k)
+    if avoid:
+        query = combined(query, None, embedder.texts(avoid))
+    hits = tiles.search(query, k)
     found = [
         {"id": id, "lat": float(where[0]), "lon": float(where[1]), "score": float(score)}
         for id, where, score in zip(hits.ids[0], hits.positions[0], hits.scores[0], strict=True)
     ]
     if as_json:
-        emit_json({"gallery": str(tiles.path), "tiles": len(tiles), "hits": found})
+        emit_json({"gallery": str(tiles), "tiles": len(tiles), "hits": found})
         return
     rows = [(hit["id"], f"{hit['lat']:.4f}", f"{hit['lon']:.4f}", f"{hit['score']:.3f}") for hit in found]
     table(("tile", "lat", "lon", "score"), rows)

@@ -1,6 +1,7 @@
 """edgegeo index build: every tile of a source embedded once, here or by workers on a Ray cluster."""
 
-from contextlib import ExitStack, closing
+import sys
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -131,6 +132,8 @@ def _run(order: _Order, asked: SourceRequest, places: int) -> "tuple[Embedder, B
     note_provider(order.provider, embedder.model.provider)
     rows = asked.open() if asked.given else _planet(places)
     with ExitStack() as stack:
+        if order.ray is not None:
+            stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints there when a worker ends
         workers = None if order.ray is None else stack.enter_context(closing(_ray(order, embedder, order.ray)))
         progress = stack.enter_context(progress_bar())
         report = build_gallery(

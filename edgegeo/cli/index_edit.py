@@ -186,10 +186,16 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _place(gallery: Path | None, bundle: str | None) -> Path:
+def _place(gallery: str | None, bundle: str | None) -> Path:
     from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.runtime.postgres.address import Address, is_address
 
-    return gallery or default_gallery(find_bundle(bundle))
+    if is_address(gallery):
+        raise InputError(
+            f"{Address.parse(str(gallery)).shown} is a copy: change the gallery on disk, then push it again (edgegeo "
+            "index push)"
+        )
+    return Path(gallery) if gallery else default_gallery(find_bundle(bundle))
 
 
 def _circle(text: str) -> tuple[float, float, float]:

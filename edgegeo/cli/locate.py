@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from edgegeo.bundle import Bundle
     from edgegeo.cli.delivery import Ask
     from edgegeo.geo import Position
-    from edgegeo.runtime import Answer, Gallery, Generated, Locator
+    from edgegeo.runtime import Answer, Generated, Locator
+    from edgegeo.runtime.gallery_backend import GalleryBackend
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def command(
 
 
 def _opened(
-    bundle: str | None, gallery: Path | None, threads: int | None, provider: str, stream: bool, **settings: Any
+    bundle: str | None, gallery: str | None, threads: int | None, provider: str, stream: bool, **settings: Any
 ) -> "tuple[Locator, Ask]":
     """The locator, and what asks it with these settings."""
     from edgegeo.home import built_gallery, find_bundle
@@ -302,8 +303,9 @@ def _tile_row(hit: Any, question: Question) -> tuple[str, ...]:
 
 
 def _draw(
-    file: Path, question: Question, answer: "Answer", error: float | None, bundle: "Bundle", gallery: "Gallery | None"
-) -> None:
+    file: Path, question: Question, answer: "Answer", error: float | None, bundle: "Bundle",
+    gallery: "GalleryBackend | None",
+) -> None:  # fmt: skip
     from io import BytesIO
 
     from PIL import Image

@@ -15,8 +15,12 @@ BundlesFlag = Annotated[
     ),
 ]
 GalleryFlag = Annotated[
-    Path | None,
-    flag("--gallery", help="Gallery folder of the first bundle.", show_default="the planet gallery of each bundle"),
+    str | None,
+    flag(
+        "--gallery",
+        help="Gallery of the first bundle: its folder, or postgresql://HOST/DATABASE/GALLERY.",
+        show_default="the planet gallery of each bundle",
+    ),
 ]
 HostFlag = Annotated[str, flag("--host", help="Address to listen on; others than loopback need an API key.")]
 PortFlag = Annotated[int, flag("--port", help="Port to listen on; 0 lets the system choose.", min=0, max=65535)]
@@ -97,12 +101,13 @@ def command(
 ) -> None:
     """Serve embeddings, search, re-ranking and positions over HTTP, with a web page at /."""
     from edgegeo.home import built_gallery, find_bundle
+    from edgegeo.runtime.postgres.address import is_address
     from edgegeo.server import ServerSettings, read_admin_key, read_api_key, serve
 
     places = tuple(find_bundle(named) for named in bundle) if bundle else (find_bundle(None),)
-    gallery = gallery or built_gallery(places[0])
+    place = (gallery if is_address(gallery) else Path(gallery)) if gallery else built_gallery(places[0])
     settings = ServerSettings(
-        bundles=places, gallery=gallery, host=host, port=port, api_key=read_api_key(api_key_file),
+        bundles=places, gallery=place, host=host, port=port, api_key=read_api_key(api_key_file),
         admin_key=read_admin_key(admin_key_file), provider=provider, threads=threads, queue_size=queue_size,
         deadline_s=deadline, max_body_bytes=int(max_body_mb * 2**20), max_inputs=max_inputs, max_batch=max_batch,
         batch_wait_ms=batch_wait_ms, memory_budget_mb=memory_budget_mb, cache_mb=cache_mb, per_client=per_client,
@@ -112,7 +117,7 @@ def command(
 
     def announce(line: str) -> None:
         emit_json({"serving": line}) if as_json else print(line, flush=True)
-        if gallery is None:
+        if place is None:
             note("no gallery: search is off, positions come from generation alone; make one with: edgegeo index build")
 
     serve(settings, announce)

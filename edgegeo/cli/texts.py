@@ -8,16 +8,17 @@ from edgegeo.cli.output import emit_json, note, table
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime import Embedder, Gallery
+    from edgegeo.runtime import Embedder
+    from edgegeo.runtime.gallery_backend import GalleryBackend
 
 
-def tile_query(gallery: "Gallery", id: str) -> tuple[Any, bytes]:
+def tile_query(gallery: "GalleryBackend", id: str) -> tuple[Any, bytes]:
     """The vector (1, dim) and the picture of a tile; InputError for an unknown one."""
     import numpy as np
 
     row = gallery.row(id)
     if row is None:
-        raise InputError(f"gallery {gallery.path} has no tile '{id}'; edgegeo index search finds some")
+        raise InputError(f"gallery {gallery} has no tile '{id}'; edgegeo index search finds some")
     return np.asarray(gallery.vector(row), np.float32)[None], gallery.thumbnail(row)
 
 

@@ -131,6 +131,14 @@ class Gallery:
     def __len__(self) -> int:
         return self.info.count
 
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.path.name
+
     @property
     def version(self) -> int:
         """One more with every change of the gallery."""

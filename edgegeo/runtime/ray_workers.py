@@ -19,7 +19,7 @@ from edgegeo.runtime.gallery_rows import Row, Skipped
 from edgegeo.runtime.sessions import default_threads
 from edgegeo.runtime.tile_workers import Found, Opened, open_tile
 
-RETRIES = 5
+RETRIES = 3
 """How often a chunk is begun again after its worker ended, before the build gives up."""
 IN_HAND = 3
 """Chunks a worker has before it: one that it embeds, the others on their way there and back."""
@@ -161,6 +161,7 @@ class _Worker:
 
 def _connect(ray: Any, address: str, cpus: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15, which starves beside anything else
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":

@@ -69,7 +69,7 @@ class _Berth:
     """The place of one bundle in the fleet, whether it is open or not."""
 
     path: Path
-    gallery: Path | None
+    gallery: Path | str | None
     name: str
     family: str
     roles: tuple[str, ...]
@@ -281,7 +281,7 @@ class Fleet:
         ]
 
 
-def _berth(path: Path, gallery: Path | None) -> _Berth:
+def _berth(path: Path, gallery: Path | str | None) -> _Berth:
     bundle = open_bundle(path, check_hashes=False)
     manifest = bundle.manifest
     return _Berth(path, gallery, manifest.name, manifest.family, tuple(offered(manifest)), bundle.bytes)

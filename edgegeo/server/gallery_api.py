@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgegeo.errors import GalleryBusyError
 from edgegeo.runtime import Gallery, Row
+from edgegeo.runtime.gallery_backend import GalleryBackend
 from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
 from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.server.context import REFUSALS, Context
@@ -28,6 +29,7 @@ from edgegeo.server.schemas import ErrorAnswer, GalleryFacts, ReloadAnswer, Relo
 from edgegeo.server.serving import Serving
 
 BUSY = "the gallery is being changed by someone else; try again shortly"
+ELSEWHERE = "the gallery is a copy in a database; change it where it was built, and push it again"
 EXISTS = "the gallery has a tile of this id; give it another, or send replace"
 AS_SENT = IntakeSettings(duplicates="keep")
 """A tile that was sent under a name of its own is meant, whatever its picture."""
@@ -76,12 +78,12 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-def facts(gallery: Gallery) -> GalleryFacts:
+def facts(gallery: GalleryBackend) -> GalleryFacts:
     """What a gallery holds; sorts its longitudes, so it does not belong on the event loop."""
     places = gallery.positions
     west, east = extent(places[:, 1])
     return GalleryFacts(
-        name=gallery.path.name,
+        name=gallery.name,
         bundle=gallery.info.bundle,
         tiles=len(gallery),
         version=gallery.version,
@@ -92,7 +94,7 @@ def facts(gallery: Gallery) -> GalleryFacts:
     )
 
 
-def opened(serving: Serving) -> Gallery:
+def opened(serving: Serving) -> GalleryBackend:
     """The gallery; 404 where the bundle is served without one."""
     serving.engine.require_gallery()
     assert serving.engine.gallery is not None
@@ -146,9 +148,7 @@ class Edits:
             await self._fleet.refresh_gallery(model)
             async with self._fleet.use(model) as serving:
                 gallery = opened(serving)
-                return TilesAnswer(
-                    gallery=gallery.path.name, tiles=len(gallery), version=gallery.version, **made._asdict()
-                )
+                return TilesAnswer(gallery=gallery.name, tiles=len(gallery), version=gallery.version, **made._asdict())
 
     def _ended(self, task: "asyncio.Task[TilesAnswer]") -> None:
         self._tasks.discard(task)
@@ -156,10 +156,18 @@ class Edits:
             task.exception()  # its caller has heard of it, or has left
 
 
+def changeable(serving: Serving) -> Gallery:
+    """The gallery that tiles are added to and deleted from; 409 for one that is a copy in a database."""
+    gallery = opened(serving)
+    if not isinstance(gallery, Gallery):
+        raise Refusal(409, "gallery_elsewhere", ELSEWHERE)
+    return gallery
+
+
 def add_to(serving: Serving, tiles: list[SentTile], replace: bool) -> Change:
     """Write tiles into the gallery on disk; Refusal 409 for an id that it has, unless that is replaced."""
     serving.engine.require("embed")
-    gallery, embedder = opened(serving), serving.engine.locator.embedder
+    gallery, embedder = changeable(serving), serving.engine.locator.embedder
     assert embedder is not None
     for i, tile in enumerate(tiles):
         if not replace and gallery.row(tile.id) is not None:
@@ -171,7 +179,7 @@ def add_to(serving: Serving, tiles: list[SentTile], replace: bool) -> Change:
 
 def delete_from(serving: Serving, tile: str) -> Change:
     """Delete a tile on disk; Refusal 404 for an unknown one, 409 for the last one."""
-    gallery = opened(serving)
+    gallery = changeable(serving)
     if gallery.row(tile) is None:
         raise Refusal(404, "unknown_tile", "the gallery has no such tile")
     if len(gallery) == 1:

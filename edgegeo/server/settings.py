@@ -33,8 +33,9 @@ class ServerSettings:
 
     bundles: tuple[Path, ...]
     """Folders of the bundles; the first answers requests that name no model."""
-    gallery: Path | None = None
-    """The first bundle's gallery; without one, /v1/search answers 404 and /v1/locate uses generation alone."""
+    gallery: Path | str | None = None
+    """The first bundle's gallery, its folder or its address; without one, /v1/search answers 404 and /v1/locate uses
+    generation alone."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs `api_key`."""
     port: int = 8080

@@ -52,7 +52,7 @@ def health_router(context: Context) -> APIRouter:
             precision=engine.precision,
             roles=engine.roles,
             provider=engine.providers,
-            gallery=None if gallery is None else GalleryState(name=gallery.path.name, tiles=len(gallery)),
+            gallery=None if gallery is None else GalleryState(name=gallery.name, tiles=len(gallery)),
             map=MAP if planet else None,
             basemap=PLANET_BASEMAP if planet else EARTH_BASEMAP,
             examples=planet is not None,

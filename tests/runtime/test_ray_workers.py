@@ -2,23 +2,25 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gallery_tiles import held, photo_list
+from gallery_tiles import held, photo_list, tile
+from PIL import Image
 
 from edgegeo.errors import GalleryError
-from edgegeo.planet import Planet
 from edgegeo.runtime import Embedder, Gallery, Row
 from edgegeo.runtime.gallery_build import build_gallery
 from edgegeo.runtime.gallery_intake import IntakeSettings
-from edgegeo.runtime.gallery_rows import Tiles
-from edgegeo.runtime.sources import csv_list, planet_places
+from edgegeo.runtime.gallery_rows import Drawn, Origin, Tiles
+from edgegeo.runtime.sources import csv_list
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # a worker takes a minute to start on a machine that is busy
     # Of Ray itself: sockets of the processes that it leaves to the system, what it plans for later versions.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
@@ -42,6 +44,17 @@ def embedder(tiny_bundle: Path) -> Embedder:
     return Embedder.open(tiny_bundle, threads=1)
 
 
+def drawn_slowly(number: int, seconds: float = 0.1) -> Row:
+    """A tile that takes a worker so long that it has some in hand when it is killed."""
+    picture = tile(number)
+
+    def draw() -> Image.Image:
+        time.sleep(seconds)
+        return picture
+
+    return Row(f"tile-{number}", number / 2, 1.0, Drawn(f"slow {number}", draw))
+
+
 def started(embedder: Embedder, **how: Any) -> Any:
     from edgegeo.runtime.ray_workers import RayWorkers
 
@@ -60,7 +73,8 @@ def test_the_rows_are_those_of_a_local_build(cluster: None, embedder: Embedder, 
 
 
 def test_a_worker_is_killed_midway(cluster: None, embedder: Embedder, tmp_path: Path) -> None:
-    rows = planet_places(Planet(), n=40, size=96)
+    tiles = [drawn_slowly(number) for number in range(40)]
+    rows = Tiles(Origin("rows", "slow"), lambda: iter(tiles), 40)
     workers = started(embedder, workers=2)
     before = dict(enumerate(workers.whereabouts()))
     submitted: list[str] = []
@@ -79,7 +93,7 @@ def test_a_worker_is_killed_midway(cluster: None, embedder: Embedder, tmp_path: 
     assert after[1] == before[1]
     assert sorted(submitted) == sorted(set(submitted))
     names = held(report.gallery).ids
-    assert names == [f"test-{i:05d}" for i in range(40)]  # each once, in order
+    assert names == [f"tile-{i}" for i in range(40)]  # each once, in order
     assert held(report.gallery) == held(build_gallery(tmp_path / "here", rows, embedder, settings=SMALL).gallery)
 
 
@@ -100,18 +114,17 @@ def test_the_build_is_stopped_and_goes_on(cluster: None, embedder: Embedder, tmp
 
 
 def test_a_picture_that_ends_every_worker(cluster: None, embedder: Embedder, tmp_path: Path) -> None:
-    good = list(planet_places(Planet(), n=4, size=64))
-    bad = good[3]._replace(image=type(good[3].image)("deadly", deadly))
-    tiles = Tiles(csv_list(photo_list(tmp_path / "photos", 1)).origin, lambda: iter([*good[:3], bad]), 4)
+    def deadly() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    good = [drawn_slowly(number, 0.0) for number in range(4)]
+    bad = good[3]._replace(image=Drawn("deadly", deadly))
+    tiles = Tiles(Origin("rows", "deadly"), lambda: iter([*good[:3], bad]), 4)
     settings = IntakeSettings(batch=1, part_rows=1)
-    with pytest.raises(GalleryError, match=r"ended 6 times over the tiles 'test-00003' to 'test-00003'.*kept"):
+    with pytest.raises(GalleryError, match=r"ended 4 times over the tiles 'tile-3' to 'tile-3'.*kept"):
         build_gallery(tmp_path / "g", tiles, embedder, settings=settings, workers=started(embedder, workers=1))
     whole = Tiles(tiles.origin, lambda: iter(good), 4)
     assert build_gallery(tmp_path / "g", whole, embedder, settings=settings).resumed == 3
-
-
-def deadly() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_is_refused(

@@ -1,0 +1,1 @@
+"""Galleries in PostgreSQL with pgvector: `pip install 'edgegeo[postgres]'` brings the client."""
