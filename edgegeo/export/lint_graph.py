@@ -72,7 +72,10 @@ def type_name(kind: int) -> str:
 
 
 def _types(model: Any) -> dict[str, int]:
-    """Element type of every tensor that onnx can tell."""
-    graph = shape_inference.infer_shapes(model).graph
+    """Element type of every tensor that onnx can tell: of a graph with operators it does not know, little."""
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except shape_inference.InferenceError:
+        graph = model.graph
     found = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
     return found | {tensor.name: tensor.data_type for tensor in graph.initializer}

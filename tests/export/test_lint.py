@@ -279,6 +279,17 @@ def test_files_with_their_weights_beside_them(tmp_path: Path) -> None:
         lint_file(tmp_path / "one.onnx")
 
 
+def test_graphs_for_onnxruntime_break_rules_instead_of_the_linter(tmp_path: Path) -> None:
+    from tiny_decoders import make_decoder
+
+    from edgegeo.export.trunk import build_trunk
+
+    build_trunk(make_decoder("llama"), Storage("int8")).save(tmp_path / "ort.onnx")
+    told = lint_file(tmp_path / "ort.onnx")
+    assert {"operator", "opset"} <= {one.rule for one in told}
+    assert any("GroupQueryAttention of com.microsoft" in one.found for one in told)
+
+
 def test_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"x\.onnx is no valid ONNX graph"):
