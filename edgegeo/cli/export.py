@@ -72,6 +72,10 @@ BudgetPlacesFlag = Annotated[
 ProvenFlag = Annotated[
     bool, flag("--proven", verb="export", help="--max-drop holds for the whole 95 % interval of the drop.")
 ]
+AgreementFlag = Annotated[
+    bool,
+    flag("--agreement", verb="export", help="--max-drop counts changed first tiles; for models of another world."),
+]
 PlanFlag = Annotated[
     bool, flag("--plan", verb="export", help="Only say what the export needs; what running needs: edgegeo plan.")
 ]
@@ -101,6 +105,7 @@ def command(
     max_drop: MaxDropFlag = None,
     budget_places: BudgetPlacesFlag = 1000,
     proven: ProvenFlag = False,
+    agreement: AgreementFlag = False,
     places: PlacesFlag = 1000,
     output: OutputFlag = None,
     plan: PlanFlag = False,
@@ -126,7 +131,7 @@ def command(
         return
     from edgegeo.export import export
 
-    budget = _budget(max_drop, budget_places, proven)
+    budget = _budget(max_drop, budget_places, proven, agreement)
     with progress_bar() as progress:
         report = export(
             source, settings, place, adapters=roles, method=method, places=places, progress=progress, force=force,
@@ -135,14 +140,14 @@ def command(
     emit_json(report.to_dict()) if as_json else _print(report)
 
 
-def _budget(max_drop: float | None, places: int, proven: bool) -> "Budget | None":
+def _budget(max_drop: float | None, places: int, proven: bool, agreement: bool) -> "Budget | None":
     if max_drop is None:
-        if proven:
-            raise InputError("--proven only works with --max-drop")
+        if proven or agreement:
+            raise InputError(f"{'--proven' if proven else '--agreement'} only works with --max-drop")
         return None
     from edgegeo.export.budget import Budget
 
-    return Budget(max_drop, places, proven)
+    return Budget(max_drop, places, proven, agreement)
 
 
 def _only_plan(source: Path | None, settings: "Recipe", place: Path, adapters: dict[str, Path], as_json: bool) -> None:

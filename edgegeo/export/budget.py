@@ -70,6 +70,9 @@ class Budget:
     """Validation places to search on, and as many others to confirm on."""
     proven: bool = False
     """Whether the whole 95 % interval must lie within the budget, not only the measured drop."""
+    agreement: bool = False
+    """Whether the drop is counted in queries that find another first tile than with fp32 graphs, for models that don't
+    know the demonstration planet."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop < 100:
@@ -220,8 +223,8 @@ class Search:
         if low:
             raise InputError(
                 f"with fp32 graphs the checkpoint reaches {', '.join(low)} on places of the demonstration planet, so a "
-                "drop there says nothing about it; name the layers to keep in a recipe, [layers], and judge it with "
-                "edgegeo eval --data --against"
+                "drop there says nothing about it; count with --agreement how many queries find another first tile, or "
+                "name the layers to keep in a recipe, [layers], and judge it with edgegeo eval --data --against"
             )
 
     def _reference(self, which: str, count: int) -> dict[str, NDArray[np.float64]]:
@@ -328,7 +331,7 @@ def open_search(
 
     DeviceError where they would not fit into memory.
     """
-    judge = judge_of(tuple(source.roles))
+    judge = judge_of(tuple(source.roles), budget.agreement)
     _check_memory(plan, judge.role)
     board = _open_board(source, recipe, plan, ranges, folder, judge.role)
     # Calibration saw the first ones.

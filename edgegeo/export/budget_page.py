@@ -34,7 +34,8 @@ code { font-size: 12.5px; }
 """
 NAMES = {
     "text_to_tile_recall_at_1": "text to tile, Recall@1", "photo_to_tile_recall_at_1": "photo to tile, Recall@1",
-    "tile_to_text_recall_at_1": "tile to text, Recall@1", "gps_within_750_km": "GPS within 750 km",
+    "gps_within_750_km": "GPS within 750 km", "text_to_tile_same_first": "text to tile, same first tile as fp32",
+    "photo_to_tile_same_first": "photo to tile, same first tile as fp32",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegeo.errors import InputError
 from edgegeo.evaluate import Scene
 from edgegeo.evaluate.gps import locate_scenes
 from edgegeo.evaluate.retrieval import Embeddings, ranks
@@ -63,11 +64,35 @@ RECALLS = ("text_to_tile_recall_at_1", "photo_to_tile_recall_at_1")
 GPS = "gps_within_750_km"
 
 
-def judge_of(roles: Sequence[str]) -> Judge:
-    """Recall@1 where the model embeds; GPS@750 km where it only answers."""
+def judge_of(roles: Sequence[str], agreement: bool = False) -> Judge:
+    """Recall@1 where the model embeds; GPS@750 km where it only answers. agreement: see `agreeing`."""
+    if agreement:
+        if "embed" not in roles:
+            raise InputError("agreement compares the first tiles of queries, and this checkpoint embeds nothing")
+        return agreeing()
     if "embed" in roles:
         return Judge("Recall@1", "embed", _recalls, probe_embeddings)
     return Judge("GPS@750 km", "generate", _within, probe_logits)
+
+
+def agreeing() -> Judge:
+    """The share of queries whose first tile is the one that fp32 graphs find first, whether that is right or not.
+
+    For models that don't know the planet: its places are then only pictures and texts. The model that is asked first
+    about some scenes is the fp32 one.
+    """
+    known: dict[tuple[str, ...], dict[str, NDArray[np.int64]]] = {}
+
+    def outcomes(
+        model: Model, scenes: Sequence[Scene], cache: ImageCache, progress: Progress = silent
+    ) -> dict[str, Values]:
+        found = embed(model, scenes, cache, progress)
+        sides = (("text_to_tile", found.texts), ("photo_to_tile", found.photos))
+        first = {f"{pair}_same_first": (rows @ found.tiles.T).argmax(axis=1) for pair, rows in sides}
+        exact = known.setdefault(tuple(one.id for one in scenes), first)
+        return {name: (rows == exact[name]).astype(np.float64) for name, rows in first.items()}
+
+    return Judge("agreement with fp32", "embed", outcomes, probe_embeddings)
 
 
 def embed(model: Model, scenes: Sequence[Scene], cache: ImageCache, progress: Progress = silent) -> Embeddings:

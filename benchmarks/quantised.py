@@ -1,0 +1,240 @@
+"""Every way to quantise, in one table: method, size, latency, and what it costs in accuracy on test places.
+
+    python benchmarks/quantised.py                                    the packaged model; 1,000 test places
+    python benchmarks/quantised.py --methods int8,int4                some rows; rows of earlier runs are kept
+    python benchmarks/quantised.py --recipe export/pocket.cpu.int8-static.toml --methods ""
+    python benchmarks/quantised.py --size smolvlm-256m --places 40 --methods int8 --scratch /data/tmp
+
+A method is a preset (fp16, int8, int4), a preset with an accuracy budget in points ("int8<0.5", "int4<1.5": matrices
+are kept finer as `edgegeo export --max-drop` finds it on validation places), or a recipe file. Drops are against the
+fp32 graphs, place by place, with paired 95 % bootstrap intervals. A size other than pocket has random weights in a
+published configuration: its recall means nothing, so that the table says how much of the fp32 graphs' own result is
+left (cosine of the embeddings, share of queries with the same first tile). Latency: all bundles in turn, one thread,
+one input.
+Writes quantised_{size}.json and .md under benchmarks/results/.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegeo.bundle import Bundle, open_bundle
+from edgegeo.evaluate import Scene, planet_scenes
+from edgegeo.evaluate.bootstrap import interval, paired
+from edgegeo.evaluate.retrieval import Embeddings, embed_scenes, retrieval_hits
+from edgegeo.export import export
+from edgegeo.export.budget import Budget
+from edgegeo.measure import machine, summarize, time_in_turn
+from edgegeo.recipe import Recipe, load_recipe, preset
+from edgegeo.runtime import Embedder, Model
+from edgegeo.schema import to_plain
+
+RESULTS = Path(__file__).parent / "results"
+METHODS = "fp32,fp16,int8,int4,int8<0.5,int4<0.5,int4<1.5"
+PAIRS = ("text_to_tile", "photo_to_tile")
+REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row."""
+
+    name: str
+    recipe: Recipe
+    budget: Budget | None = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="pocket", help="pocket, or a family of benchmarks/true_families.py")
+    parser.add_argument("--methods", default=METHODS, help="some of the names above, with commas")
+    parser.add_argument("--recipe", type=Path, action="append", default=[], help="a recipe file; may be given again")
+    parser.add_argument("--places", type=int, default=1000, help="test places")
+    parser.add_argument("--budget-places", type=int, default=1000, help="validation places of a budget")
+    parser.add_argument("--scratch", type=Path, default=Path("quantised-scratch"), help="where bundles stay")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    checkpoint = None if options.size == "pocket" else written(options.size, options.scratch)
+    scenes = planet_scenes(options.places, "test")
+    exact = made(Method("fp32", preset("fp32")), checkpoint, options.size, options.scratch)
+    before = embedded(exact, scenes)
+    file = options.output / f"quantised_{options.size}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    facts = {"size": options.size, "places": options.places, "checkpoint": exact.manifest.source["files"]}
+    # Rows of another model or of other places would not stand beside these.
+    rows = found.get("rows", []) if {name: found.get(name) for name in facts} == facts else []
+    for method in chosen(options.methods, options.recipe, options.budget_places, checkpoint is not None):
+        bundle = made(method, checkpoint, options.size, options.scratch)
+        row = scored(method, bundle, embedded(bundle, scenes), before)
+        rows = [one for one in rows if one["method"] != method.name] + [row]
+        print(f"{method.name}: {bundle.bytes / 2**20:.1f} MB", flush=True)
+    timed(rows, options.scratch, scenes[0])
+    rows.sort(key=lambda one: -one["bytes"])
+    found = {**facts, "machine": machine(), "rows": rows}
+    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(page(found), encoding="utf-8")
+    print(page(found))
+
+
+def chosen(words: str, recipes: Sequence[Path], places: int, foreign: bool) -> list[Method]:
+    """The methods that were named. foreign: the model does not know the planet, so that a budget counts agreement."""
+    out = []
+    for word in filter(None, words.split(",")):
+        base, _, points = word.partition("<")
+        recipe = preset(base)
+        if points:
+            recipe = replace(recipe, name=f"{base}-drop{points}")
+        out.append(Method(word, recipe, Budget(float(points), places, agreement=foreign) if points else None))
+    return out + [Method(recipe.name, recipe) for recipe in map(load_recipe, recipes)]
+
+
+def written(size: str, scratch: Path) -> Path:
+    """A checkpoint of random weights, written once and in a process of its own, whose memory is then free again."""
+    folder = scratch.absolute() / size
+    if not any(folder.glob("*.safetensors")):
+        code = f"import true_families as t, pathlib as p; t.write_checkpoint({size!r}, p.Path({str(folder)!r}))"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    return folder
+
+
+def made(method: Method, checkpoint: Path | None, size: str, scratch: Path) -> Bundle:
+    """The method's bundle; one of an earlier run where its recipe and budget are the same."""
+    out = scratch / f"{size}-{method.recipe.name}"
+    asked = json.dumps([to_plain(method.recipe), to_plain(method.budget)])
+    stamp = out.with_suffix(out.suffix + ".asked")
+    if stamp.is_file() and stamp.read_text() == asked and out.is_dir():
+        return open_bundle(out)
+    started = time.monotonic()
+    report = export(checkpoint, method.recipe, out, places=0, budget=method.budget)
+    stamp.write_text(asked)
+    print(f"exported {report.name} in {time.monotonic() - started:.0f} s", flush=True)
+    return open_bundle(out)
+
+
+def embedded(bundle: Bundle, scenes: Sequence[Scene]) -> Embeddings:
+    """Embeddings of the test places, one input at a time: in a batch, dynamic int8 lets rows depend on others."""
+    return embed_scenes(Embedder(Model(bundle)), scenes, batch=1)
+
+
+def scored(method: Method, bundle: Bundle, after: Embeddings, before: Embeddings) -> dict[str, Any]:
+    """One row, but for its latency."""
+    hits, exact = retrieval_hits(after), retrieval_hits(before)
+    metrics = {}
+    for pair in PAIRS:
+        name = f"{pair}_recall_at_1"
+        metrics[pair] = {
+            "recall": vars(interval(hits[name])),
+            "change": vars(paired(hits[name], exact[name])),
+            "same_first": vars(interval(same_first(pair, after, before))),
+        }
+    kept = [layer for part in bundle.manifest.components.values() for layer in part.layers]
+    role = bundle.manifest.roles.embed
+    assert role is not None
+    return {
+        "method": method.name, "bundle": bundle.path.name, "bytes": bundle.bytes,
+        "embed_bytes": sum(graph_bytes(bundle, part) for part in {role.vision, role.trunk}), "finer": len(kept),
+        "cosine": {
+            name: float(np.mean((getattr(after, name) * getattr(before, name)).sum(axis=1)))
+            for name in ("texts", "photos", "tiles")
+        },
+        "metrics": metrics,
+    }  # fmt: skip
+
+
+def graph_bytes(bundle: Bundle, part: str) -> int:
+    """Bytes of a component with its external data."""
+    file = bundle.manifest.components[part].file
+    sizes = {name: entry.bytes for name, entry in bundle.manifest.files.items()}
+    return sizes[file] + sizes.get(f"{file}_data", 0)
+
+
+def same_first(pair: str, after: Embeddings, before: Embeddings) -> NDArray[np.float64]:
+    """1 for each query whose first tile is the one that the fp32 graphs find first."""
+    side = "texts" if pair == "text_to_tile" else "photos"
+    first = [(getattr(one, side) @ one.tiles.T).argmax(axis=1) for one in (after, before)]
+    return (first[0] == first[1]).astype(np.float64)
+
+
+def timed(rows: Sequence[dict[str, Any]], scratch: Path, scene: Scene) -> None:
+    """Add the median milliseconds of every row's bundle, all in turn."""
+    jobs = {}
+    for row in rows:
+        embedder = Embedder(Model(open_bundle(scratch / row["bundle"]), threads=1))
+        jobs[row["method"], "text"] = lambda one=embedder: one.texts([scene.text])
+        jobs[row["method"], "photo"] = lambda one=embedder: one.images([scene.photo])
+    keyed = {str(at): job for at, job in enumerate(jobs.values())}
+    took = dict(zip(jobs, time_in_turn(keyed, REPEATS).values(), strict=True))
+    for row in rows:
+        row["latency_ms"] = {kind: summarize(took[row["method"], kind]).p50_ms for kind in ("text", "photo")}
+
+
+def page(found: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    real = found["size"] == "pocket"
+    told = (
+        f"The packaged model on {found['places']:,} test places, which no choice looked at. Drop: points of Recall@1 "
+        "less than with fp32 graphs, paired by place, with its 95 % interval."
+        if real else
+        f"{found['size']} with random weights in its published configuration, on pictures and texts of "
+        f"{found['places']:,} places: not accuracy but fidelity, the share of queries whose first tile is that of the "
+        "fp32 graphs. Random weights are pessimistic, since nothing sets their embeddings apart."
+    )  # fmt: skip
+    measured = "drop, text | drop, photo" if real else "same first tile, text | photo"
+    lines = [
+        f"# Quantised: {found['size']}", "", told, "",
+        f"`python benchmarks/quantised.py`; {found['machine']['cpu']}, {found['machine']['cores']} cores, one thread. "
+        "Size: the whole bundle, and of it the graphs that embed. A method with < keeps as many matrices finer as its "
+        "budget in points asks for (on validation places).", "",
+        f"| method | MB | embedding graphs MB | kept finer | text ms | photo ms | {measured} | cosine, text / photo |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for row in found["rows"]:
+        parts = [_drop(row["metrics"][pair]) if real else _same(row["metrics"][pair]) for pair in PAIRS]
+        lines.append(
+            f"| {row['method']} | {row['bytes'] / 2**20:.2f} | {row['embed_bytes'] / 2**20:.2f} | {row['finer']} "
+            f"| {row['latency_ms']['text']:.2f} | {row['latency_ms']['photo']:.2f} | {parts[0]} | {parts[1]} "
+            f"| {row['cosine']['texts']:.4f} / {row['cosine']['photos']:.4f} |"
+        )
+    budgeted = [against_uniform(row, found["rows"], real) for row in found["rows"] if "<" in row["method"]]
+    return "\n".join([*lines, *([""] if budgeted else []), *budgeted]) + "\n"
+
+
+def against_uniform(row: dict[str, Any], rows: Sequence[dict[str, Any]], real: bool) -> str:
+    """Whether some method without a budget is smaller and no less accurate, in a line."""
+
+    def lost(one: dict[str, Any]) -> float:
+        metrics = [one["metrics"][pair] for pair in PAIRS]
+        return max(-m["change"]["value"] if real else 1 - m["same_first"]["value"] for m in metrics)
+
+    uniform = [one for one in rows if "<" not in one["method"]]
+    better = [one["method"] for one in uniform if one["bytes"] < row["bytes"] and lost(one) <= lost(row)]
+    said = (
+        f"{', '.join(better)} smaller and no worse" if better else "no method without a budget is smaller and no worse"
+    )
+    return f"- {row['method']} loses {100 * lost(row):.1f} points at most: {said}."
+
+
+def _drop(metric: dict[str, Any]) -> str:
+    change = metric["change"]
+    low, value, high = (round(-100 * change[part], 1) + 0.0 for part in ("high", "value", "low"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}] of {100 * metric['recall']['value']:.1f} %"
+
+
+def _same(metric: dict[str, Any]) -> str:
+    same = {part: 100 * value for part, value in metric["same_first"].items()}
+    return f"{same['value']:.1f} % [{same['low']:.1f}, {same['high']:.1f}]"
+
+
+if __name__ == "__main__":
+    main()
