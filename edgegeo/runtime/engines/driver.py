@@ -6,6 +6,7 @@ needed. Source: CUDA driver API reference (stable names and layouts since CUDA 4
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import byref, c_char, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,10 @@ class Driver:
         self._stream = c_void_p()
         self._call("cuStreamCreate", byref(self._stream), c_uint(_NONBLOCKING))
 
+    def __del__(self) -> None:
+        with suppress(Exception):  # it was never made, or the interpreter ends
+            self._cuda.cuStreamDestroy_v2(self._stream)
+
     @property
     def stream(self) -> int:
         """Handle of the stream that all copies and executions go through."""
@@ -89,6 +94,13 @@ class Driver:
         major, minor = self._attribute(_CC_MAJOR), self._attribute(_CC_MINOR)
         said = name.value.decode(errors="replace")
         return Chip(said, f"{major}.{minor}", self._attribute(_SM_COUNT), bool(self._attribute(_INTEGRATED)))
+
+    def memory(self) -> tuple[int, int]:
+        """(free, all) bytes of the device; on a Jetson the kernel's MemAvailable says more."""
+        free, whole = c_size_t(), c_size_t()
+        self.enter()
+        self._call("cuMemGetInfo_v2", byref(free), byref(whole))
+        return int(free.value), int(whole.value)
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes of device memory, never 0 and never the same twice; DeviceError when none is left."""

@@ -64,11 +64,19 @@ def profiles(bundle: Bundle, component: str, limits: Limits) -> tuple[Profile, .
         return ({"batch": Span(1, 1, limits.batch), "sequence": Span(1, min(USUAL_LENGTH, most), most)},)
     length = longest(bundle, limits)
     rows = max(limits.batch, MOST_CANDIDATES)
-    if kind == "head":
-        return ({"batch": Span(1, 1, rows), "asked": Span(1, 1, 1)},
-                {"batch": Span(1, 1, 1), "asked": Span(1, min(16, length), length)})  # fmt: skip
+    return head_profiles(rows, length) if kind == "head" else trunk_profiles(limits.batch, rows, length)
+
+
+def head_profiles(rows: int, length: int) -> tuple[Profile, ...]:
+    """For the head: one position of many rows, many positions of one row."""
+    one = {"batch": Span(1, 1, rows), "asked": Span(1, 1, 1)}
+    return one, {"batch": Span(1, 1, 1), "asked": Span(1, min(16, length), length)}
+
+
+def trunk_profiles(batch: int, rows: int, length: int) -> tuple[Profile, ...]:
+    """For the decoder: a step of `rows` answers, one prompt behind a cache, `batch` prompts; up to `length` positions."""
     usual = min(USUAL_LENGTH, length)
-    return (_step(rows, length), _prompts(1, usual, length, length), _prompts(limits.batch, usual, length, 0))
+    return _step(rows, length), _prompts(1, usual, length, length), _prompts(batch, usual, length, 0)
 
 
 def longest(bundle: Bundle, limits: Limits) -> int:
