@@ -14,8 +14,8 @@ from every_graph import DECODERS, FAMILIES, PRECISIONS, decoder_graphs, family_p
 
 from edgegeo.errors import EngineError
 from edgegeo.export.graph import Graph
-from edgegeo.export.lint import PROFILES, lint_file
 from edgegeo.export.linear import Storage
+from edgegeo.export.lint import PROFILES, lint_file
 from edgegeo.export.trunk import build_trunk
 from edgegeo.runtime.engines.building import Settings, build_plan
 from edgegeo.runtime.engines.library import Library, find_library

@@ -74,7 +74,7 @@ def head_profiles(rows: int, length: int) -> tuple[Profile, ...]:
 
 
 def trunk_profiles(batch: int, rows: int, length: int) -> tuple[Profile, ...]:
-    """For the decoder: a step of `rows` answers, one prompt behind a cache, `batch` prompts; up to `length` positions."""
+    """For the decoder: one step of `rows` answers, one prompt behind a cache, `batch` prompts, of at most `length`."""
     usual = min(USUAL_LENGTH, length)
     return _step(rows, length), _prompts(1, usual, length, length), _prompts(batch, usual, length, 0)
 
