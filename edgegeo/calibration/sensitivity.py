@@ -7,6 +7,7 @@ most of it a byte (the reasoning of HAWQ-V2, arXiv 1911.03852, with errors measu
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -92,16 +93,18 @@ def effect(group: str, precision: str, got: Sequence[Any], wanted: Sequence[Any]
 
 def measure_effects(
     groups: Sequence[Group], outputs: Callable[[Mapping[str, str]], Sequence[NDArray[Any]]],
+    recall: Callable[[str, str, Callable[[], Effect]], Effect] = lambda group, precision, measure: measure(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Effect, ...]:  # fmt: skip
-    """Every group at every precision below its finest, alone. outputs: of a mix, matrix -> precision."""
+    """Every group at every precision below its finest, alone. outputs: of a mix, matrix -> precision; recall: measures
+    an effect, or knows it from before."""
     finest = {layer: _finest(group) for group in groups for layer in group.layers}
-    wanted = outputs(finest)
+    wanted = cache(lambda: outputs(finest))
     trials = [(group, precision) for group in groups for precision in list(group.sizes)[:-1]]
     found = []
     for done, (group, precision) in enumerate(trials):
-        got = outputs(finest | dict.fromkeys(group.layers, precision))
-        found.append(effect(group.name, precision, got, wanted))
+        mix = finest | dict.fromkeys(group.layers, precision)
+        found.append(recall(group.name, precision, partial(_alone, group.name, precision, mix, outputs, wanted)))
         progress(done + 1, len(trials))
     return tuple(found)
 
@@ -134,6 +137,13 @@ def order_steps(groups: Sequence[Group], effects: Sequence[Effect]) -> tuple[Ste
 def mix_after(steps: Sequence[Step], count: int) -> dict[str, str]:
     """Matrix -> precision after the first `count` steps; matrices that no step raised are left out."""
     return {layer: step.precision for step in steps[:count] for layer in step.group.layers}
+
+
+def _alone(
+    group: str, precision: str, mix: Mapping[str, str], outputs: Callable[[Mapping[str, str]], Sequence[NDArray[Any]]],
+    wanted: Callable[[], Sequence[NDArray[Any]]],
+) -> Effect:  # fmt: skip
+    return effect(group, precision, outputs(mix), wanted())
 
 
 def _finest(group: Group) -> str:

@@ -10,7 +10,7 @@ Every score is compared with the fp32 graphs place by place (paired bootstrap).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,11 @@ from edgegeo.calibration.sensitivity import (
 )
 from edgegeo.errors import DeviceError, InputError, VerificationError
 from edgegeo.evaluate import Scene, planet_scenes
-from edgegeo.evaluate.bootstrap import Metric, interval, paired
+from edgegeo.evaluate.bootstrap import interval, paired
 from edgegeo.export import pack
+from edgegeo.export.budget_terms import Budget, Change, Found, Trial
 from edgegeo.export.components import Layout, Ranges, module
+from edgegeo.export.journal import Journal
 from edgegeo.export.judge import ImageCache, Judge, judge_of
 from edgegeo.export.plan import stored_bytes
 from edgegeo.export.source import Source
@@ -41,6 +43,9 @@ from edgegeo.measure import Latency, available_mb, summarize, time_in_turn, time
 from edgegeo.progress import Progress
 from edgegeo.recipe import Recipe
 from edgegeo.runtime import Embedder, Generator, Model
+from edgegeo.schema import to_plain
+
+__all__ = ["Budget", "Change", "Found", "Search", "Trial", "open_search"]
 
 GROUPS = 64
 """Groups that a sensitivity pass measures at most."""
@@ -60,109 +65,18 @@ SESSIONS = 3.5
 Work = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What may be lost, and how it is measured."""
-
-    max_drop: float
-    """Percentage points of every metric of the judge."""
-    places: int = 1000
-    """Validation places to search on, and as many others to confirm on."""
-    proven: bool = False
-    """Whether the whole 95 % interval must lie within the budget, not only the measured drop."""
-    agreement: bool = False
-    """Whether the drop is counted in queries that find another first tile than with fp32 graphs, for models that don't
-    know the demonstration planet."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_drop < 100:
-            raise InputError(f"--max-drop is in percentage points, from 0 to below 100, not {self.max_drop:g}")
-        if self.places < 2:
-            raise InputError(f"a budget is judged on at least 2 places, not {self.places}")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One metric with the quantised graphs and with the fp32 ones, over the same places."""
-
-    metric: str
-    after: Metric
-    before: Metric
-    change: Metric
-    """after less before, with the paired interval."""
-    won: int
-    lost: int
-    """Places that only the quantised, or only the fp32 graphs get right."""
-
-    def within(self, budget: Budget) -> bool:
-        """Whether the budget is kept."""
-        drop = self.change.low if budget.proven else self.change.value
-        return bool(-100 * drop <= budget.max_drop + 1e-9)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One mix, scored."""
-
-    name: str
-    steps: int
-    places: int
-    mix: dict[str, str]
-    changes: tuple[Change, ...]
-    matrix_bytes: int
-    """Of the judged components' matrices."""
-
-    @property
-    def drop(self) -> float:
-        """The largest drop of a metric in points; negative for a gain."""
-        return max(-100 * one.change.value for one in self.changes)
-
-    def within(self, budget: Budget) -> bool:
-        """Whether every metric keeps to the budget."""
-        return all(one.within(budget) for one in self.changes)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A mix that keeps to its budget, and how it was found."""
-
-    budget: Budget
-    judge: str
-    role: str
-    recipe: Recipe
-    """The recipe asked for, with the layers of the mix."""
-    groups: tuple[Group, ...]
-    effects: tuple[Effect, ...]
-    worst: dict[str, tuple[Change, ...]]
-    """Group -> what it alone costs the task at its recipe's precision."""
-    trials: tuple[Trial, ...]
-    """The curve, from the smallest."""
-    chosen: Trial
-    """On the search places."""
-    confirmed: Trial
-    """On the other places."""
-    latency: dict[str, dict[str, Latency]] = field(default_factory=dict)
-    """Name of a trial -> job -> milliseconds."""
-    threads: int = 1
-
-    @property
-    def proven(self) -> bool:
-        """Whether even the unfavourable end of the confirmation's interval keeps to the budget."""
-        return self.confirmed.within(replace(self.budget, proven=True))
-
-
 class Search:
     """The switched graphs of one recipe, judged against the fp32 bundle."""
 
     def __init__(
         self, judge: Judge, model: SwitchedModel, exact: Model, recipe: Recipe, budget: Budget,
-        scenes: Sequence[Scene], progress: Progress,
+        scenes: Sequence[Scene], progress: Progress, journal: Journal | None = None,
     ) -> None:  # fmt: skip
-        """scenes: twice the budget's places; the first half is searched on."""
+        """scenes: twice the budget's places; the first half is searched on. journal: of what was measured before."""
         self.judge, self.model, self.exact, self.recipe, self.budget = judge, model, exact, recipe, budget
         half = len(scenes) // 2
         self.scenes = {"search": tuple(scenes[:half]), "confirm": tuple(scenes[half:])}
-        self.progress = progress
+        self.progress, self.journal = progress, journal or Journal()
         ladders = model.ladders
         self.sizes = {f"{part}.{layer}": dict(sizes) for part in ladders for layer, sizes in ladders[part].items()}
         self.cache = ImageCache()
@@ -205,7 +119,7 @@ class Search:
         )  # fmt: skip
 
     def check(self, made: Bundle, found: Found) -> None:
-        """VerificationError unless a written bundle computes what was scored."""
+        """VerificationError unless a written bundle computes what was scored; ends the journal."""
         scenes = self.scenes["confirm"][:PROBES]
         self.model.mix(found.chosen.mix)
         wanted = self.judge.probe(self.model, scenes, ImageCache())
@@ -216,6 +130,7 @@ class Search:
                 f"the written graphs compute something else than the ones the budget was judged on (cosine {least:.6f} "
                 f"instead of {SAME}). Nothing was written; report this with the checkpoint's config.json"
             )
+        self.journal.close()
 
     def _check_reference(self) -> None:
         known = self._reference("search", len(self.scenes["search"]))
@@ -230,9 +145,7 @@ class Search:
     def _reference(self, which: str, count: int) -> dict[str, NDArray[np.float64]]:
         """Outcomes of the fp32 graphs on the first `count` places of a half."""
         if (which, count) not in self.references:
-            listen = self._named("budget: fp32 graphs")
-            found = self.judge.outcomes(self.exact, self.scenes[which][:count], ImageCache(), listen)
-            self.references[which, count] = found
+            self.references[which, count] = self._outcomes(None, which, count, "fp32 graphs")
         return self.references[which, count]
 
     def _effects(self, groups: Sequence[Group]) -> tuple[Effect, ...]:
@@ -242,7 +155,13 @@ class Search:
             self.model.mix(mix)
             return self.judge.probe(self.model, scenes, self.cache)
 
-        return measure_effects(groups, outputs, lambda done, total: self.progress("budget: sensitivity", done, total))
+        def recall(group: str, precision: str, measure: Callable[[], Effect]) -> Effect:
+            return Effect(**self.journal.recall([group, precision], lambda: asdict(measure())))
+
+        def listen(done: int, total: int) -> None:
+            self.progress("budget: sensitivity", done, total)
+
+        return measure_effects(groups, outputs, recall, listen)
 
     def _least(self, steps: Sequence[Step], trials: dict[int, Trial]) -> int:
         """The fewest steps that keep to the budget on the search places, by bisection; all of them if none does."""
@@ -263,13 +182,31 @@ class Search:
         return self._score(name, mix_after(steps, count), which, count)
 
     def _score(self, name: str, mix: dict[str, str], which: str, steps: int, places: int | None = None) -> Trial:
-        scenes = self.scenes[which][:places]
-        before = self._reference(which, len(scenes))
-        self.model.mix(mix)
-        after = self.judge.outcomes(self.model, scenes, self.cache, self._named(f"budget: {which}, {name}"))
+        count = len(self.scenes[which][:places])
+        before = self._reference(which, count)
+        after = self._outcomes(mix, which, count, f"{which}, {name}")
         changes = tuple(_change(metric, after[metric], before[metric]) for metric in before)
         size = sum(sizes[mix.get(layer, next(iter(sizes)))] for layer, sizes in self.sizes.items())
-        return Trial(name, steps, len(scenes), mix, changes, size)
+        return Trial(name, steps, count, mix, changes, size)
+
+    def _outcomes(
+        self, mix: Mapping[str, str] | None, which: str, count: int, stage: str
+    ) -> dict[str, NDArray[np.float64]]:
+        """What the judge says of a mix, or of the fp32 graphs (None), on the first `count` places of a half."""
+
+        def measure() -> dict[str, list[float]]:
+            listen = self._named(f"budget: {stage}")
+            if mix is None:
+                found = self.judge.outcomes(self.exact, self.scenes[which][:count], ImageCache(), listen)
+            else:
+                self.model.mix(mix)
+                found = self.judge.outcomes(self.model, self.scenes[which][:count], self.cache, listen)
+            return {name: values.tolist() for name, values in found.items()}
+
+        key = [which, count, None if mix is None else sorted(mix.items())]
+        # A judge that compares with the fp32 graphs has to see them.
+        known = measure() if mix is None and self.judge.compares else self.journal.recall(key, measure)
+        return {name: np.array(values, np.float64) for name, values in known.items()}
 
     def _worst(self, groups: Sequence[Group], effects: Sequence[Effect]) -> dict[str, tuple[Change, ...]]:
         """What the groups with the largest errors cost the task, each alone."""
@@ -327,7 +264,8 @@ def open_search(
     source: Source, recipe: Recipe, plan: Layout, exact: Bundle, ranges: Ranges, folder: Path, budget: Budget,
     seed: int, progress: Progress,
 ) -> Search:  # fmt: skip
-    """The search for a checkpoint; `folder` holds its switched graphs, which it needs to the end.
+    """The search for a checkpoint; `folder` holds its switched graphs, which it needs to the end. It lies in a staged
+    bundle, beside which a hidden file lets a search that was killed go on.
 
     DeviceError where they would not fit into memory.
     """
@@ -338,7 +276,12 @@ def open_search(
     first = recipe.calibration_samples
     scenes = planet_scenes(first + 2 * budget.places, "validation", seed, progress)[first:]
     scenes = readable(scenes, source.checkpoint.reads)
-    return Search(judge, board, Model(exact), recipe, budget, scenes, progress)
+    facts = {
+        "source": source.facts, "recipe": to_plain(recipe), "places": len(scenes), "judge": judge.name, "seed": seed,
+        "tools": pack.tool_versions(),
+    }  # fmt: skip
+    known = Journal(folder.parent.with_name(f".{source.name}-{recipe.name}.budget.jsonl"), facts)
+    return Search(judge, board, Model(exact), recipe, budget, scenes, progress, known)
 
 
 def _check_memory(plan: Layout, role: str) -> None:

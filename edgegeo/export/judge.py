@@ -58,6 +58,8 @@ class Judge:
     """Metric -> one 0/1 value a place (N,)."""
     probe: Callable[[Model, Sequence[Scene], ImageCache], list[NDArray[Any]]]
     """The model's outputs that errors are measured at: arrays (N, D)."""
+    compares: bool = False
+    """Whether outcomes say how a model differs from the first that was asked, which has to be the fp32 one."""
 
 
 RECALLS = ("text_to_tile_recall_at_1", "photo_to_tile_recall_at_1")
@@ -92,7 +94,7 @@ def agreeing() -> Judge:
         exact = known.setdefault(tuple(one.id for one in scenes), first)
         return {name: (rows == exact[name]).astype(np.float64) for name, rows in first.items()}
 
-    return Judge("agreement with fp32", "embed", outcomes, probe_embeddings)
+    return Judge("agreement with fp32", "embed", outcomes, probe_embeddings, compares=True)
 
 
 def embed(model: Model, scenes: Sequence[Scene], cache: ImageCache, progress: Progress = silent) -> Embeddings:

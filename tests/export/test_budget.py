@@ -14,6 +14,7 @@ from edgegeo.errors import InputError, VerificationError
 from edgegeo.evaluate import Scene
 from edgegeo.export.budget import Budget, Search
 from edgegeo.export.budget_page import render_page
+from edgegeo.export.journal import Journal
 from edgegeo.export.judge import Judge
 from edgegeo.export.pipeline import export_source
 from edgegeo.export.source import Source
@@ -65,11 +66,12 @@ def judge(unlucky: int = 0, floor: int = 0, right: float = 0.9) -> Judge:
     return Judge("Recall@1", "embed", outcomes, probe)
 
 
-def search(budget: Budget, one: Judge | None = None) -> Search:
+def search(budget: Budget, one: Judge | None = None, journal: Path | None = None) -> Search:
     scenes = [Scene(str(i), 0.0, 0.0, "", b"", b"") for i in range(2 * PLACES)]
     board: Any = Board()
     exact: Any = object()
-    return Search(one or judge(), board, exact, preset("int4"), budget, scenes, lambda *_: None)
+    known = Journal(journal, {})
+    return Search(one or judge(), board, exact, preset("int4"), budget, scenes, lambda *_: None, known)
 
 
 def test_the_recipe_itself_is_kept_where_it_suffices() -> None:
@@ -95,6 +97,32 @@ def test_as_few_as_needed_are_raised_and_the_worst_first() -> None:
     assert found.worst["trunk.a"][0].lost == 16
     sizes = [one.matrix_bytes for one in found.trials]
     assert sizes == sorted(sizes)
+
+
+def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
+    calls = 0
+    plain = judge()
+
+    def counted(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return plain.outcomes(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(Budget(3.0, PLACES), replace(plain, outcomes=counted), tmp_path / "journal").find()
+    found = search(Budget(3.0, PLACES), replace(plain, outcomes=counted), tmp_path / "journal").find()
+    assert found == search(Budget(3.0, PLACES)).find()
+    whole = 0
+
+    def all_of(*given: Any) -> Any:
+        nonlocal whole
+        whole += 1
+        return plain.outcomes(*given)
+
+    search(Budget(3.0, PLACES), replace(plain, outcomes=all_of)).find()
+    assert calls == whole + 1  # only what was being measured when it was killed
 
 
 def test_proven_asks_for_the_whole_interval() -> None:
