@@ -59,6 +59,8 @@ class Cell:
     candidates: int
     power_mode: int
     places: int
+    count: int
+    """Photos and texts to go through."""
     warmup: int
     target: float
     seconds: float
@@ -84,12 +86,13 @@ class Cell:
 def expand(subjects: Sequence[Subject], sweep: Sweep, folder: Path) -> list[Cell]:
     """Every cell of the sweep, in reading order; jobs that a bundle does not offer are left out."""
     measure = sweep.measure
+    named = ("places", "warmup", "target", "seconds", "min_repeats", "max_repeats")
+    how = {name: getattr(measure, name) for name in named}
     cells = [
         Cell(
             bundle=str(subject.bundle.path.absolute()), fingerprint=subject.bundle.fingerprint, label=subject.label,
-            **setting, places=measure.places, warmup=measure.warmup, target=measure.target, seconds=measure.seconds,
-            min_repeats=measure.min_repeats, max_repeats=measure.max_repeats,
             inputs=str((folder / "inputs").absolute()), gallery=str(_gallery(folder, subject, setting, measure)),
+            count=max(measure.inputs, setting["batch"]), **setting, **how,
         )
         for subject in subjects
         for setting in _settings(subject.bundle, sweep.cells)

@@ -95,6 +95,9 @@ class Measuring:
 
     places: int = 1000
     """Unseen places: the searched gallery, and what accuracy is measured on."""
+    inputs: int = 32
+    """Photos and texts that are gone through, so that a result is not that of one lucky picture; a batch that is larger
+    has as many."""
     rounds: int = 2
     """Processes a cell is measured in, far apart in time: what varies between them is part of the noise."""
     warmup: int = 2
@@ -117,6 +120,7 @@ class Measuring:
     def __post_init__(self) -> None:
         _within("places", (self.places,), 1, 1_000_000)
         _within("rounds", (self.rounds,), 1, 100)
+        _within("inputs", (self.inputs,), 1, 10_000)
         if self.warmup < 0 or self.cool_down_s < 0 or self.pause_s < 0 or not self.timeout_s > 0:
             raise InputError("warm-up, cool-down and pause must not be negative, the time limit must be above 0")
         self.rule()

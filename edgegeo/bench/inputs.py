@@ -10,14 +10,11 @@ from pathlib import Path
 from edgegeo.errors import InputError
 
 TEXTS = "texts.json"
-LEAST = 32
-"""Inputs that are gone through, so that a result is not that of one lucky picture."""
 
 
 def write_inputs(folder: Path, count: int) -> None:
-    """Make `count` JPEG photos and texts (32 at least) of test places in `folder`; what is there already is kept."""
+    """Make `count` JPEG photos and texts of test places in `folder`; what is there already is kept."""
     texts_file = folder / TEXTS
-    count = max(LEAST, count)
     if texts_file.exists() and len(json.loads(texts_file.read_text(encoding="utf-8"))) >= count:
         return
     from edgegeo.planet import Planet
@@ -38,9 +35,8 @@ def write_inputs(folder: Path, count: int) -> None:
         ) from None
 
 
-def read_inputs(folder: Path, batch: int) -> tuple[list[str], list[bytes]]:
-    """The first texts and encoded photos: 32, or as many as a batch holds where that is more."""
-    count = max(LEAST, batch)
+def read_inputs(folder: Path, count: int) -> tuple[list[str], list[bytes]]:
+    """The first `count` texts and encoded photos."""
     texts = json.loads((folder / TEXTS).read_text(encoding="utf-8"))
     return texts[:count], [(folder / photo_name(i)).read_bytes() for i in range(count)]
 

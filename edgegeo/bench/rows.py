@@ -11,7 +11,7 @@ Row = dict[str, Any]
 SINGLE, OFFLINE = "SingleStream", "Offline"
 """MLPerf Inference's names. SingleStream: one item at a time, its p90 counts. Offline: all items at hand, in batches,
 items a second count. Unlike MLPerf: no LoadGen, JPEG decoding is in the time, a round ends by its interval rather than
-after a minute, 32 inputs or one batch of them are gone through again and again, nothing is submitted or audited."""
+after a minute, a few inputs are gone through again and again, nothing is submitted or audited."""
 MEASURED = ("samples_ms", "stopped", "load_ms", "cold_start_ms", "memory_mb", "energy", "stages_ms", "temperature_c",
             "load_average", "round", "error")  # fmt: skip
 SETTING = ("label", "job", "batch", "threads", "provider", "dims", "rerank", "candidates", "power_mode", "places")

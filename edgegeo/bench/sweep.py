@@ -42,7 +42,7 @@ def run_sweep(subjects: Sequence[Subject], sweep: Sweep, folder: Path, progress:
     todo = [(n, cell) for n in range(rounds) for cell in cells if not ledger.finished(keys[cell], n)]
     if todo:
         by_print = {subject.bundle.fingerprint: subject for subject in subjects}
-        write_inputs(folder / "inputs", max(cell.batch for cell in cells))
+        write_inputs(folder / "inputs", max(cell.count for cell in cells))
         known = _known({cell for _, cell in todo}, by_print, folder, sweep, progress)
         steps = list(_shuffled(todo, sweep.measure.seed))
         start_c, here = temperature_c(), describe_machine()

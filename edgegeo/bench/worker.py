@@ -29,7 +29,7 @@ def measure(cell: Cell, spawned: float) -> dict[str, Any]:
     `spawned` is the parent's time.monotonic() just before the process was started. Times are in milliseconds, memory
     in MB of 2**20 bytes. Stages are told apart after the counted runs, so that telling takes nothing from them.
     """
-    texts, photos = read_inputs(Path(cell.inputs), cell.batch)
+    texts, photos = read_inputs(Path(cell.inputs), cell.count)
     start = time.monotonic()
     job = open_job(cell, texts, photos)
     loaded = time.monotonic()

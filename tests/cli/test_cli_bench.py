@@ -6,29 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from measured import MACHINE, line, share
 
 from edgegeo.bundle import sha256_of
 from edgegeo.errors import InputError
-from edgegeo.recipe import TokenBudget
+from edgegeo.recipe import TokenBudget, load_recipe, preset
+from edgegeo.schema import to_plain
 
 
-def test_named_bundles(cli: Any, roomy_bundle: Path, tmp_path: Path) -> None:
-    words = ("bench", roomy_bundle, "--batch", "1", "--threads", "1", "--jobs", "embed_image", "--places", 3)
-    done = cli(*words, "--seconds", 0.01, "-o", tmp_path / "out", "--json")
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A sweep that measures next to nothing."""
+    file = tmp_path / "quick.toml"
+    file.write_text(
+        'about = "Mine."\n[cells]\njobs = ["embed_text", "embed_image"]\nbatch = [1, 2]\nthreads = [1]\n'
+        "[measure]\nplaces = 2\ninputs = 2\nrounds = 1\nseconds = 0.01\nmin_repeats = 2\n"
+    )
+    return file
+
+
+def test_named_bundles(cli: Any, roomy_bundle: Path, tmp_path: Path, quick: Path) -> None:
+    """What flags say stands in the place of what the sweep's file says."""
+    words = ("bench", roomy_bundle, "--sweep", quick, "--batch", "1", "--jobs", "embed_image")
+    done = cli(*words, "-o", tmp_path / "out", "--json")
     assert done.code == 0, done.err
     [row] = done.json["rows"]
-    assert (row["precision"], row["job"], row["batch"]) == ("fp32", "embed_image", 1)
+    assert (row["label"], row["job"], row["batch"]) == ("fp32", "embed_image", 1)
     assert {Path(file).name for file in done.json["files"].values()} == {"results.jsonl", "results.md", "results.html"}
-    told = cli(*words, "--seconds", 0.01, "-o", tmp_path / "out")
+    assert "Mine." in (tmp_path / "out" / "results.md").read_text()
+    told = cli(*words, "-o", tmp_path / "out")
     assert "1 cells" in told.out
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1  # nothing measured again
 
 
 def test_a_failed_cell_is_an_error_at_the_end(
-    cli: Any, roomy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Any, roomy_bundle: Path, tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgegeo.bench.sweep.run_cell", lambda cell, timeout_s: {"error": "no luck"})
-    words = ("bench", roomy_bundle, "--batch", "1", "--jobs", "embed_image", "--places", 3, "-o", tmp_path / "out")
+    words = ("bench", roomy_bundle, "--sweep", quick, "--batch", "1", "--jobs", "embed_image", "-o", tmp_path / "out")
     done = cli(*words)
     assert done.code == 2
     assert "1 of 1 cells failed" in done.err
@@ -52,6 +67,17 @@ def test_missing_bundles_and_no_export_extra(cli: Any, home: Path, monkeypatch: 
         (("--jobs", "dance"), "--jobs"),
         (("--image-size", "big"), "--image-size"),
         (("--tiles", "0"), "max_tiles"),
+        (("--provider", "tpu"), "--provider"),
+        (("--sweep", "none.toml"), "none.toml"),
+        (("--candidates", "99"), "candidates"),
+        (("--target", "2"), "target"),
+        (("report", "nowhere"), "no results at nowhere"),
+        (("report", "nowhere", "--format", "pdf"), "--format"),
+        (("compare", "nowhere", "nowhere"), "no results at nowhere"),
+        (("compare", "a", "b", "--fail-on", "much"), "--fail-on"),
+        (("best", "nowhere"), "no results at nowhere"),
+        (("best", "nowhere", "--max-latency", "soon"), "--max-latency"),
+        (("best", "nowhere", "--job", "dance"), "--job"),
         (("nowhere",), "nowhere"),
     ],
 )
@@ -83,7 +109,9 @@ def test_budgets_and_precisions_are_exported(cli: Any, home: Path, monkeypatch: 
     assert asked[1:] == [("int8-96px", TokenBudget(96))]
 
 
-def test_a_checkpoint_whose_weights_changed(cli: Any, home: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_whose_weights_changed(
+    cli: Any, home: Path, tiny_bundle: Path, tmp_path: Path, quick: Path
+) -> None:
     """A bundle under the data home is measured for a checkpoint only if it was made from it."""
     folder = tmp_path / "mine"
     (folder / "adapters" / "lora").mkdir(parents=True)
@@ -98,14 +126,74 @@ def test_a_checkpoint_whose_weights_changed(cli: Any, home: Path, tiny_bundle: P
     manifest["source"] = {"files": base, "adapters": {"embed": {"name": "lora", "files": adapter}, "rerank": None}}
     manifest["roles"]["embed"]["max_text_tokens"] = 230
     (bundle / "edgegeo.json").write_text(json.dumps(manifest))
-    words = ("bench", "--checkpoint", folder, "--precision", "fp32", "--image-size", 32, "--batch", 1, "--places", 2)
-    done = cli(*words, "--jobs", "embed_image", "--seconds", 0.01, "-o", tmp_path / "out", "--json")
+    words = ("bench", "--sweep", quick, "--checkpoint", folder, "--precision", "fp32", "--image-size", 32, "--batch", 1)
+    done = cli(*words, "--jobs", "embed_image", "-o", tmp_path / "out", "--json")
     assert done.code == 0, done.err
     [row] = done.json["rows"]
-    assert (row["precision"], row["picture"]["tokens"]) == ("fp32 32px", 4)
+    assert (row["label"], row["picture"]["tokens"]) == ("fp32 32px", 4)
     (folder / "adapters" / "lora" / "adapter_model.safetensors").write_bytes(b"trained on")
     assert "other weights" in cli(*words, "-o", tmp_path / "out").refused()
 
 
 def test_a_budget_and_a_bundle_contradict(cli: Any, tiny_bundle: Path) -> None:
     assert "leave them out" in cli("bench", tiny_bundle, "--tiles", "4").refused()
+
+
+def results(folder: Path, *lines: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_report_of_every_format(cli: Any, tmp_path: Path) -> None:
+    folder = results(tmp_path / "a", line(accuracy=share(0.6)))
+    done = cli("bench", "report", folder, "--format", "md,csv,html,tex", "--json")
+    assert done.code == 0, done.err
+    assert {Path(file).name for file in done.json["files"].values()} == {
+        "results.md", "results.csv", "results.html", "results.tex",
+    }  # fmt: skip
+    assert cli("bench", "report", folder / "results.jsonl", "-o", tmp_path / "b").out.count("\n") == 3
+
+
+def test_a_comparison_fails_on_what_became_slower(cli: Any, tmp_path: Path) -> None:
+    before, after = results(tmp_path / "a", line()), results(tmp_path / "b", line(ms=11.0))
+    worse = cli("bench", "compare", before, after)
+    assert worse.code == 1
+    assert "slower" in worse.out
+    assert "1 cells compared: 1 worse" in worse.out
+    assert cli("bench", "compare", before, after, "--fail-on", "20%").code == 0
+    better = cli("bench", "compare", after, before, "--json")
+    assert (better.code, better.json["bad"]) == (0, False)
+    assert better.json["changes"][0]["verdicts"] == ["faster"]
+
+
+def test_a_comparison_across_machines(cli: Any, tmp_path: Path) -> None:
+    other = results(tmp_path / "b", line(machine={**MACHINE, "cpu": "another"}))
+    words = ("bench", "compare", results(tmp_path / "a", line()), other)
+    assert "--across-machines" in cli(*words).refused()
+    assert cli(*words, "--across-machines").code == 0
+
+
+def test_the_best_setting_and_its_recipe(cli: Any, tmp_path: Path) -> None:
+    recipe = to_plain(preset("int8"))
+    folder = results(
+        tmp_path / "a",
+        line("fp32", ms=30.0, accuracy=share(0.6), recipe=to_plain(preset("fp32"))),
+        line("int8", accuracy=share(0.6), recipe=recipe, threads=2),
+    )
+    done = cli("bench", "best", folder, "--max-latency", "200ms", "--max-memory", "2GB", "--min-recall", "50%")
+    assert done.code == 0, done.err
+    assert done.out.startswith("int8 generate batch 1 2 threads\n")
+    assert "edgegeo export --recipe" in done.out
+    assert "edgegeo locate photo.jpg --bundle best --threads 2" in done.out
+    assert load_recipe(folder / "best.toml") == preset("int8")
+    told = cli("bench", "best", folder, "--max-latency", "50ms", "-o", tmp_path / "mine.toml", "--json")
+    assert told.json["recipe"] == str(tmp_path / "mine.toml")
+    assert "keeps all limits" in cli("bench", "best", folder, "--max-memory", "10MB").refused()
+
+
+def test_the_best_of_bundles_that_were_named_has_no_recipe(cli: Any, tmp_path: Path) -> None:
+    done = cli("bench", "best", results(tmp_path / "a", line(accuracy=share(0.6))))
+    assert done.code == 0, done.err
+    assert "no recipe is known" in done.err
+    assert not (tmp_path / "a" / "best.toml").exists()
