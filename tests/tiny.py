@@ -207,8 +207,8 @@ def _vision(rng: np.random.Generator) -> Any:
     turned = g.node("Transpose", [flat], "turned", perm=[0, 2, 1])
     g.node("Tanh", [turned], "image_features")
     return g.model(
-        {"pixel_values": (TensorProto.FLOAT, ["B", 3, SIZE, SIZE])},
-        {"image_features": (TensorProto.FLOAT, ["B", TOKENS, HIDDEN])},
+        {"pixel_values": (TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])},
+        {"image_features": (TensorProto.FLOAT, ["batch", TOKENS, HIDDEN])},
     )
 
 
@@ -218,8 +218,8 @@ def _head(weights: Any) -> Any:
     g = _Graph(np.random.default_rng(0))
     g.node("MatMul", ["hidden_states", g.weight("lm_head", weights)], "logits")
     return g.model(
-        {"hidden_states": (TensorProto.FLOAT, ["B", "K", HIDDEN])},
-        {"logits": (TensorProto.FLOAT, ["B", "K", weights.shape[1]])},
+        {"hidden_states": (TensorProto.FLOAT, ["batch", "asked", HIDDEN])},
+        {"logits": (TensorProto.FLOAT, ["batch", "asked", weights.shape[1]])},
     )
 
 
@@ -243,15 +243,15 @@ def _trunk(rng: np.random.Generator) -> Any:
     where = g.node("Unsqueeze", ["positions", g.weight("last", np.array([-1], np.int64))], "where")
     g.node("GatherND", [final, where], "hidden_states", batch_dims=1)
     inputs: dict[str, tuple[Any, list[Any]]] = {
-        "inputs_embeds": (TensorProto.FLOAT, ["B", "S", HIDDEN]),
-        "attention_mask": (TensorProto.INT64, ["B", "T"]),
-        "positions": (TensorProto.INT64, ["B", "K"]),
+        "inputs_embeds": (TensorProto.FLOAT, ["batch", "sequence", HIDDEN]),
+        "attention_mask": (TensorProto.INT64, ["batch", "total"]),
+        "positions": (TensorProto.INT64, ["batch", "asked"]),
     }
-    outputs: dict[str, tuple[Any, list[Any]]] = {"hidden_states": (TensorProto.FLOAT, ["B", "K", HIDDEN])}
+    outputs: dict[str, tuple[Any, list[Any]]] = {"hidden_states": (TensorProto.FLOAT, ["batch", "asked", HIDDEN])}
     for i in range(LAYERS):
         for part in ("key", "value"):
-            inputs[f"past_key_values.{i}.{part}"] = (TensorProto.FLOAT, ["B", KV_HEADS, "P", HEAD_DIM])
-            outputs[f"present.{i}.{part}"] = (TensorProto.FLOAT, ["B", KV_HEADS, "N", HEAD_DIM])
+            inputs[f"past_key_values.{i}.{part}"] = (TensorProto.FLOAT, ["batch", KV_HEADS, "past", HEAD_DIM])
+            outputs[f"present.{i}.{part}"] = (TensorProto.FLOAT, ["batch", KV_HEADS, "present", HEAD_DIM])
     return g.model(inputs, outputs)
 
 

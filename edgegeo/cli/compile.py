@@ -73,8 +73,8 @@ def command(
 def _print(report: "CompileReport") -> None:
     where = f" on {report.chip}" if report.chip else ""
     say(f"{report.bundle}, {report.library}{where}", "")
-    for one in report.engines:
-        if one.why and one.why != "asked for":
+    for one in report.engines:  # not of those that are new here
+        if one.why.startswith("the engine"):
             note(f"{one.component}: {one.why}")
     rows = [
         (one.component, one.precision, f"{one.weights_mb:,.1f} MB", f"{one.mb:,.1f} MB",
