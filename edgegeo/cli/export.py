@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TargetFlag = Annotated[
     str | None,
-    flag("--target", verb="export", help="cpu, or tensorrt: standard operators only.", show_default="cpu"),
+    flag("--target", verb="export", help="cpu, or tensorrt: graphs for edgegeo compile.", show_default="cpu"),
 ]
 RecipeFlag = Annotated[Path | None, flag("--recipe", verb="export", help="TOML file with every setting; see export/.")]
 AdapterFlag = Annotated[
