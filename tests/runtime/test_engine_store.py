@@ -66,17 +66,19 @@ def test_a_stale_engine_is_told_by_the_field_that_differs(store: EngineStore, ch
 
 def test_which_engines_can_be_used(store: EngineStore) -> None:
     with pytest.raises(EngineError, match=r"there is no engine of 'trunk' in .*; run: edgegeo compile"):
-        store.usable("trunk", KEY)
+        store.usable("trunk", KEY, "Orin")
     record = write(store)
-    with pytest.raises(EngineError, match="never passed its check on a device; run: edgegeo compile"):
-        store.usable("trunk", KEY)
+    with pytest.raises(EngineError, match="never passed its check on Orin; run: edgegeo compile"):
+        store.usable("trunk", KEY, "Orin")
     with store.locked():
         store.mark(record, "Orin")
     other_shapes = replace(KEY, profiles="[1]", flags="2", exporter="9")
-    assert store.usable("trunk", other_shapes).passed == "Orin"
+    assert store.usable("trunk", other_shapes, "Orin").passed == "Orin"
+    with pytest.raises(EngineError, match="never passed its check on Thor"):  # a portable plan, taken along
+        store.usable("trunk", KEY, "Thor")
     for field in ("graph", "library", "chip", "system"):
         with pytest.raises(EngineError, match="was built for something else"):
-            store.usable("trunk", replace(KEY, **{field: "another"}))
+            store.usable("trunk", replace(KEY, **{field: "another"}), "Orin")
 
 
 def cut(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from edgegeo.progress import Progress, silent
 from edgegeo.runtime.engines.building import MB, Settings, build_plan
 from edgegeo.runtime.engines.driver import Chip, Driver, find_driver
 from edgegeo.runtime.engines.key import make_key
-from edgegeo.runtime.engines.library import Library, find_library
+from edgegeo.runtime.engines.library import MODULES, Library, find_library
 from edgegeo.runtime.engines.session import EngineSession
 from edgegeo.runtime.engines.shapes import Limits, Profile, profiles
 from edgegeo.runtime.engines.store import EngineStore, Record, store_of
@@ -134,23 +135,33 @@ def need_mb(bundle: Bundle, library: Library) -> float:
 
 def open_engine(bundle: Bundle, component: str, store: EngineStore | None = None) -> EngineSession:
     """The engine of a component that was compiled and checked on this machine; EngineError says what is wrong else."""
-    library, driver = find_library(), find_driver()
-    plans = store or store_of(bundle)
-    chip = driver.chip()
-    wanted = make_key(bundle, component, library, chip, (), "")
-    return _load(plans, plans.usable(component, wanted), library, driver)
+    driver, plans = find_driver(), store or store_of(bundle)
+    library, record = _usable(bundle, component, plans, driver.chip())
+    return _load(plans, record, library, driver)
 
 
 def has_engines(bundle: Bundle, components: Sequence[str]) -> bool:
     """Whether engines of all these components could be opened here now."""
     try:
-        library, chip = find_library(), find_driver().chip()
-        plans = store_of(bundle)
+        chip, plans = find_driver().chip(), store_of(bundle)
         for name in components:
-            plans.usable(name, make_key(bundle, name, library, chip, (), ""))
+            _usable(bundle, name, plans, chip)
     except EdgegeoError:
         return False
     return True
+
+
+def _usable(bundle: Bundle, component: str, plans: EngineStore, chip: Chip) -> tuple[Library, Record]:
+    """A checked plan and the library it is for: of two that are installed, the one that has one."""
+    first = find_library()
+    try:
+        return first, plans.usable(component, make_key(bundle, component, first, chip, (), ""), str(chip))
+    except EngineError:
+        for kind in MODULES:
+            with suppress(EngineError, DeviceError):
+                library = find_library(kind)
+                return library, plans.usable(component, make_key(bundle, component, library, chip, (), ""), str(chip))
+        raise
 
 
 def _driver(library: Library, request: Request) -> Driver | None:

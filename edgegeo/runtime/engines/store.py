@@ -83,16 +83,16 @@ class EngineStore:
         """The record under exactly this key."""
         return next((one for one in self.records(component) if one.key == key), None)
 
-    def usable(self, component: str, key: EngineKey) -> Record:
-        """A plan that passed its check and fits the graph and this machine, built for whatever shapes; EngineError."""
+    def usable(self, component: str, key: EngineKey, chip: str) -> Record:
+        """A plan that passed its check on this chip and fits graph and library, for whatever shapes; EngineError."""
         records = self.records(component)
         fitting = [one for one in records if one.key.same_machine(key)]
-        passed = [one for one in fitting if one.passed]
+        passed = [one for one in fitting if one.passed == chip]
         if passed:
             return max(passed, key=lambda one: (self.folder / f"{one.stem}.json").stat().st_mtime_ns)
         if fitting:
             raise EngineError(
-                f"the engine of '{component}' was built but never passed its check on a device; run: edgegeo compile"
+                f"the engine of '{component}' was built but never passed its check on {chip}; run: edgegeo compile"
             )
         raise EngineError(f"{self.why_not(component, key)}; run: edgegeo compile")
 
