@@ -1,16 +1,19 @@
 """What the decode loop costs beyond its graphs, what grammar and drafts save, and what ten candidates cost.
 
-    python benchmarks/decoding.py                                              the packaged model, int8
-    python benchmarks/decoding.py --size smolvlm-256m --tokenizer FILE         random weights at SmolVLM-256M's size
+    python benchmarks/decoding.py                                   the packaged model, int8
+    python benchmarks/decoding.py --size smolvlm-256m               random weights at SmolVLM-256M's size (minutes)
+                                  --bundle .peers/smolvlm-256m/int8    the same, as benchmarks/peers/run.py exported it
 
 All ways of decoding write the same given answer, so that weights play no part: every score is computed and the
 largest looked for, then the given token is taken. How often drafts are right does depend on a model, so two cases are
 shown: as often as the packaged model's on validation places (`count_passes`), and never. With the packaged model the
-answers of validation places are scored too, and those that it writes by itself are timed. Vision runs in none of them.
+answers of validation places are scored too, and those that it writes by itself are timed. Rows "from the photo" are
+what a user waits for: a JPEG decoded, scaled, through the vision tower, read and answered; vision runs in no other row.
 Writes benchmarks/results/decoding_<size>.json and .md.
 """
 
 import argparse
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -19,47 +22,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import true_size
-from given_answers import Bench, Counting, prefill
+from given_answers import ANSWERS, BROKEN_DRAFTS, Bench, Counting, prefill
+from PIL import Image
 
 from edgegeo.bench.cells import versions
-from edgegeo.bundle import SCHEMA_VERSION, Bundle, GenerateRole, ImageSpec, Manifest, Roles, TrunkSpec, open_bundle
+from edgegeo.bundle import open_bundle
 from edgegeo.evaluate import planet_scenes
 from edgegeo.geo import Position, distance_km
 from edgegeo.measure import machine, summarize, time_in_turn
-from edgegeo.runtime import Decoding, Generated, Generator, ImageTokens, Model, parse_answer
+from edgegeo.runtime import Decoding, Generated, Generator, ImageTokens, Model, open_image, parse_answer
 from edgegeo.runtime.trunk import Head
 
 RESULTS = Path(__file__).parent / "results"
-ANSWERS = {"pocket": "<answer>+48.8, -122.3</answer>", "smolvlm-256m": " <answer>-48.858, -122.294</answer>"}
-"""What every way writes: as long as the grammar lets it become."""
-BROKEN_DRAFTS = 0.3
-"""Share of an answer's choices at which a draft of the packaged model breaks off (300 validation places)."""
 CANDIDATES = 10
+PHOTO = (1600, 1200)
 NEVER = range(1 << 16)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=tuple(ANSWERS), default="pocket")
-    parser.add_argument("--bundle", type=Path, help="an exported bundle of the packaged model")
-    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of SmolVLM (49,280 tokens)")
+    parser.add_argument("--bundle", type=Path, help="an exported bundle of that size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--places", type=int, default=300)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if options.size == "pocket":
-            model = Model(open_bundle(options.bundle or _export(Path(folder) / "bundle")), options.threads)
-            scenes = planet_scenes(1, "validation")
-            picture = model.features("vision", model.prepare([scenes[0].photo]))[0]
-        else:
-            if options.tokenizer is None:
-                parser.error("--size smolvlm-256m needs --tokenizer")
-            model, picture = _true_size(Path(folder), options.tokenizer, options.threads)
-        bench = Bench(Generator(model), picture, ANSWERS[options.size])
-        rows = measure(bench, options.repeats)
+        model = Model(open_bundle(options.bundle or _export(options.size, Path(folder))), options.threads)
+        generator, photo = Generator(model), planet_scenes(1, "validation")[0].photo
+        picture = model.features(generator.role.vision, model.prepare([photo]))[0]
+        bench = Bench(generator, picture, ANSWERS[options.size])
+        rows = [*measure(bench, options.repeats), *from_photo(bench, jpeg(photo), max(5, options.repeats // 3))]
         prompt = int(bench.prefill(bench.decoder(False))[0].length)
         facts = {"threads": options.threads, "repeats": options.repeats, "answer": ANSWERS[options.size],
                  "tokens": len(bench.path.tokens), "prompt": prompt}  # fmt: skip
@@ -116,6 +110,41 @@ def measure(bench: Bench, repeats: int) -> list[Row]:
         f"{CANDIDATES} candidates by one answer without drafts": ("forced", "ten"),
         f"{CANDIDATES} candidates by one answer with drafts": ("drafts", "ten"),
     })  # fmt: skip
+
+
+def from_photo(bench: Bench, data: bytes, repeats: int) -> list[Row]:
+    """The same ways with everything that comes before them: JPEG, tower, prompt."""
+    role, model = bench.generator.role, bench.model
+
+    def job(count: int = 1, grammar: bool = True, **settings: Any) -> Callable[[], object]:
+        decoder = bench.decoder(grammar, **settings)
+
+        def run() -> object:
+            bench.picture = model.features(role.vision, model.prepare([data]))[0]
+            return bench.answer(decoder, count)
+
+        return run
+
+    jobs = {
+        "before": lambda: model.features(role.vision, model.prepare([data])),
+        "plain": job(grammar=False),
+        "forced": job(),
+        "drafts": job(wrong=bench.path.broken(BROKEN_DRAFTS)),
+        "ten": job(CANDIDATES, temperature=0.7, top_p=0.95),
+    }
+    return compare(jobs, repeats, {
+        "from the photo: share of JPEG and tower in plain greedy": ("plain", "before"),
+        "from the photo: plain greedy by grammar and forced tokens": ("forced", "plain"),
+        "from the photo: plain greedy by grammar, forced tokens and drafts": ("drafts", "plain"),
+        f"from the photo: {CANDIDATES} candidates by one answer with drafts": ("drafts", "ten"),
+    })  # fmt: skip
+
+
+def jpeg(photo: Any) -> bytes:
+    """A photo as a camera hands it over."""
+    stream = io.BytesIO()
+    open_image(photo).resize(PHOTO, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
 
 
 def captions(bench: Bench, repeats: int) -> list[Row]:
@@ -209,47 +238,19 @@ def score(
     return out
 
 
-def _export(folder: Path) -> Path:
+def _export(size: str, folder: Path) -> Path:
+    """The bundle of a size at int8."""
     from edgegeo.export import export
-    from edgegeo.recipe import preset
+    from edgegeo.recipe import TokenBudget, preset, with_budget
 
-    export(None, preset("int8"), folder, places=0)
-    return folder
+    checkpoint, recipe = None, preset("int8")
+    if size != "pocket":
+        import true_families
 
-
-def _true_size(folder: Path, tokenizer: Path, threads: int) -> tuple[Model, ImageTokens]:
-    """A bundle of SmolVLM-256M's size at int8, random weights, with the family's own prompt."""
-    import shutil
-
-    from edgegeo.export.components import Part, write
-    from edgegeo.export.grammar import write_grammar
-    from edgegeo.export.pack import draft
-    from edgegeo.models.checkpoint import AnswerForm, load_tokenizer
-    from edgegeo.models.family import find_family
-    from edgegeo.models.prompts import segments
-    from edgegeo.recipe import preset
-
-    model, family = true_size.random_model(), find_family("smolvlm")
-    shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    known = load_tokenizer(folder)
-    settings = family.default_settings(known)
-    image = ImageSpec("smolvlm", true_size.VISION["image_size"], 1, 1 / 255, (0.5,) * 3, (0.5,) * 3, 64)
-    (folder / "onnx").mkdir()
-    made = {kind: write(Part(kind, kind, model, family, image), preset("int8"), folder) for kind in ("trunk", "head")}
-    np.save(folder / "embed_tokens.npy", model.get_input_embeddings().weight.detach().numpy().astype(np.float16))
-    grammar = write_grammar(known, model.lm_head, AnswerForm(**settings["answer"]), folder)
-    role = GenerateRole("vision", "trunk", "head", segments(settings["prompts"]["generate"], known),
-                        (true_size.TEXT["eos_token_id"],), 64, grammar)  # fmt: skip
-    names = ("num_hidden_layers", "num_key_value_heads", "head_dim", "hidden_size", "vocab_size")
-    spec = TrunkSpec(*(true_size.TEXT[name] for name in names), true_size.TEXT["max_position_embeddings"])
-    manifest = Manifest(
-        schema=SCHEMA_VERSION, name="random", family="smolvlm", dialect="ort", target="cpu", components=made,
-        image=image, trunk=spec, roles=Roles(generate=role), tokenizer="tokenizer.json",
-        embed_tokens="embed_tokens.npy", golden="", accuracy={}, calibration={}, source={}, tools={},
-    )  # fmt: skip
-    bundle: Bundle = draft(folder, manifest)
-    rows = np.random.default_rng(0).normal(size=(64, spec.hidden)).astype(np.float32)
-    return Model(bundle, threads), ImageTokens(rows, (64,), None)
+        checkpoint, recipe = folder / "checkpoint", with_budget(recipe, TokenBudget(max_tiles=1))
+        true_families.write_checkpoint(size, checkpoint)
+    export(checkpoint, recipe, folder / "bundle", places=0)
+    return folder / "bundle"
 
 
 def write(folder: Path, size: str, facts: dict[str, Any], rows: list[Any], accuracy: dict[str, Any]) -> None:

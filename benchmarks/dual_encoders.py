@@ -83,8 +83,8 @@ def dual(contest: Contest, name: str, precisions: list[str], folder: Path, threa
     pictures: dict[str, Callable[[], Any]] = {REFERENCE: lambda: _features(model.get_image_features, pixels)}
     for precision in precisions:
         place = folder / precision
-        parts = [write(Part(kind, kind, model, family, image), preset(precision), place) for kind in ("text", "vision")]
-        text, vision = (open_session(place / part.file, threads) for part in parts)
+        made = [write(Part(kind, kind, model, family, image), preset(precision), place) for kind in ("text", "vision")]
+        text, vision = (open_session(place / part.file, threads) for part, _ in made)
         texts[f"edgegeo {precision}"] = lambda s=text: s.run(None, {"input_ids": ids})[0]
         pictures[f"edgegeo {precision}"] = lambda s=vision: s.run(None, {"pixel_values": pixels})[0]
         size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())

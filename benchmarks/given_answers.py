@@ -13,8 +13,12 @@ from edgegeo.export.vocabulary import token_bytes
 from edgegeo.runtime import Decoding, Generator, ImageTokens
 from edgegeo.runtime.decoding import LONGEST_DRAFT, Decoder, Written
 from edgegeo.runtime.grammar import Grammar
-from edgegeo.runtime.tokens import fill
+from edgegeo.runtime.tokens import Piece, fill
 
+ANSWERS = {"pocket": "<answer>+48.8, -122.3</answer>", "smolvlm-256m": " <answer>-48.858, -122.294</answer>"}
+"""What every way writes: as long as the grammar lets it become."""
+BROKEN_DRAFTS = 0.3
+"""Share of an answer's choices at which a draft of the packaged model breaks off (300 validation places)."""
 PHRASE = "open grassland with low hills"
 """Every text of the geo-caption."""
 
@@ -78,24 +82,49 @@ def follow(grammar: Grammar, words: Sequence[bytes], mode: str, text: str) -> Wa
     return Way(mode, tuple(tokens), places, chosen)
 
 
-def prefill(generator: Generator, picture: ImageTokens, decoder: Decoder) -> tuple[Any, Any, list[int]]:
-    """A cache behind prompt and draft, the hidden states behind the prompt and every drafted token, the draft."""
+def retrace(grammar: Grammar, tokens: Sequence[int]) -> Way:
+    """The way of a position whose tokens are known."""
+    taken, state = grammar.forced(grammar.start("answer"))
+    places, chosen = {}, 0
+    while not grammar.complete(state):
+        places[state], chosen = len(taken), chosen + 1
+        choices = grammar.choices(state)
+        allowed = dict(zip(choices.tokens.tolist(), choices.nexts.tolist(), strict=True))
+        run, state = grammar.forced(allowed[tokens[len(taken)]])
+        taken = [*taken, tokens[len(taken)], *run]
+    assert taken == [*tokens], (taken, tokens)
+    return Way("answer", tuple(taken), places, chosen)
+
+
+def prefill(
+    generator: Generator, picture: ImageTokens | None, decoder: Decoder, prompt: Sequence[Piece] | None = None
+) -> tuple[Any, Any, list[int]]:
+    """A cache behind prompt and draft, the hidden states behind the prompt and every drafted token, the draft.
+
+    prompt: pieces to read instead of the role's own prompt with the picture.
+    """
     draft = decoder.draft(decoder.budget)
     behind = [*decoder.opening(), *draft]
-    pieces = [*fill(generator.role.prompt), *([np.array(behind, np.int64)] if behind else [])]
-    fed = generator.model.assemble([pieces], [[picture]])
+    pieces = [*(prompt or fill(generator.role.prompt)), *([np.array(behind, np.int64)] if behind else [])]
+    fed = generator.model.assemble([pieces], [] if picture is None else [[picture]])
     length = int(fed.lengths[0])
     cache = generator.model.trunk(generator.role.trunk).cache(1, length + decoder.budget)
     return cache, cache.extend(fed, np.arange(length - 1 - len(draft), length)[None]), draft
 
 
 class Bench:
-    """One model and one picture's image tokens."""
+    """One model that writes one given answer behind one picture, or behind a prompt of token ids."""
 
-    def __init__(self, generator: Generator, picture: ImageTokens, answer: str) -> None:
-        self.generator, self.model, self.picture = generator, generator.model, picture
+    def __init__(
+        self, generator: Generator, picture: ImageTokens | None, answer: str | Sequence[int],
+        prompt: Sequence[Piece] | None = None,
+    ) -> None:  # fmt: skip
+        self.generator, self.model, self.picture, self._prompt = generator, generator.model, picture, prompt
         assert generator.grammar is not None
         self.grammar = generator.grammar
+        if not isinstance(answer, str):
+            self.path = retrace(self.grammar, answer)
+            return
         coded = RustTokenizer.from_file(str(self.model.bundle.file(self.model.bundle.manifest.tokenizer)))
         self._words = token_bytes(coded, self.model.bundle.decoder.vocab)
         self._lead = answer[: answer.index("<")]
@@ -116,8 +145,8 @@ class Bench:
         return made
 
     def prefill(self, decoder: Decoder) -> tuple[Any, Any, list[int]]:
-        """`prefill` of the picture."""
-        return prefill(self.generator, self.picture, decoder)
+        """`prefill` of the picture or prompt."""
+        return prefill(self.generator, self.picture, decoder, self._prompt)
 
     def answer(self, decoder: Given, count: int = 1) -> Written:
         return self.decode(decoder, *self.prefill(decoder), count)

@@ -121,7 +121,7 @@ def page(found: dict[str, Any]) -> str:
 
 def _session(model: Any, kind: str, spec: ImageSpec, precision: str, folder: Path, threads: int) -> Any:
     (folder / "onnx").mkdir(parents=True, exist_ok=True)
-    part = write(Part(kind, kind, model, find_family("smolvlm"), spec), preset(precision), folder)
+    part, _ = write(Part(kind, kind, model, find_family("smolvlm"), spec), preset(precision), folder)
     return open_session(folder / part.file, threads)
 
 

@@ -40,12 +40,12 @@ def measure_here(seconds: float = 1.0, root: Root | None = None) -> Device:
             "stop other programs, or name a device"
         )
     threads = default_threads()
-    gemm32 = _gemm("MatMul", np.ones((SIDE, SIDE), np.float32), np.ones((SIDE, SIDE), np.float32), threads, seconds)
-    gemm8 = _gemm("MatMulInteger", np.ones((SIDE, SIDE), np.uint8), np.ones((SIDE, SIDE), np.int8), threads, seconds)
+    gemm32 = gemm("MatMul", np.ones((SIDE, SIDE), np.float32), np.ones((SIDE, SIDE), np.float32), threads, seconds)
+    gemm8 = gemm("MatMulInteger", np.ones((SIDE, SIDE), np.uint8), np.ones((SIDE, SIDE), np.int8), threads, seconds)
     told = f"measured here, {threads} threads, best of {seconds:g} s"
     return Device(
         name=f"this machine ({machine()['cpu']}, {threads} threads)", kind="cpu",
-        bandwidth_gbs=_bandwidth(threads, seconds), int8_tops=max(gemm8, gemm32), fp16_tflops=gemm32,
+        bandwidth_gbs=bandwidth(threads, seconds), int8_tops=max(gemm8, gemm32), fp16_tflops=gemm32,
         fp32_tflops=gemm32, cache_mb=cache_mb(place), memory_mb=memory.available, overhead_mb=OVERHEAD_MB,
         source={
             "bandwidth_gbs": f"{told}: reading {_BUFFER_MB} MB", "int8_tops": f"{told}: MatMulInteger of {SIDE}^3",
@@ -67,7 +67,7 @@ def cache_mb(root: Root) -> float:
     return max(found, default=_UNKNOWN_CACHE_MB)
 
 
-def _bandwidth(threads: int, seconds: float) -> float:
+def bandwidth(threads: int, seconds: float) -> float:
     """10**9 bytes a second that all threads read together."""
     buffer = np.ones(_BUFFER_MB * 2**20 // 4, np.float32)
     slices = np.array_split(buffer, threads)
@@ -76,7 +76,7 @@ def _bandwidth(threads: int, seconds: float) -> float:
     return float(buffer.nbytes / best / 1e9)
 
 
-def _gemm(operator: str, left: NDArray[Any], right: NDArray[Any], threads: int, seconds: float) -> float:
+def gemm(operator: str, left: NDArray[Any], right: NDArray[Any], threads: int, seconds: float) -> float:
     """10**12 operations a second of a product whose right side is a weight, as in a model."""
     import onnxruntime
 
