@@ -11,6 +11,7 @@ from edgegeo.progress import Progress, silent
 from edgegeo.recipe import Recipe
 
 if TYPE_CHECKING:
+    from edgegeo.calibration import Calibration
     from edgegeo.export.budget import Budget
     from edgegeo.export.preview import Preview
     from edgegeo.export.report import ExportReport
@@ -22,6 +23,7 @@ def export(
     checkpoint: Path | None, recipe: Recipe, out: Path, *, adapters: Mapping[str, Path] | None = None,
     method: str | None = None, places: int = 1000, progress: Progress = silent, force: bool = False,
     announce: "Callable[[Preview], None] | None" = None, budget: "Budget | None" = None,
+    calibration: "Calibration | None" = None,
 ) -> "ExportReport":  # fmt: skip
     """Export a Hugging Face checkpoint (None: the packaged model) to a bundle at `out`; ONNX graphs of a dual encoder
     that another tool exported are packed as they are.
@@ -50,6 +52,8 @@ def export(
         if budget is not None:
             raise InputError(f"{checkpoint} holds ONNX graphs, which are packed as they are; leave --max-drop out")
         return export_onnx_folder(checkpoint, recipe, out, places, progress)
+    if budget is not None:
+        budget.check(recipe)
     check_target(out)
     seen = check_room(checkpoint, recipe, out, adapters, force)
     if announce is not None:
@@ -59,5 +63,5 @@ def export(
     with costs.stage("load and merge"):
         source = open_source(checkpoint, adapters, method, recipe.image)
     progress("load", 1, 1)
-    report = export_source(source, recipe, out, places, progress, costs, budget)
+    report = export_source(source, recipe, out, places, progress, costs, budget, calibration)
     return replace(report, preview=seen.to_dict())

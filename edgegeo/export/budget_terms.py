@@ -29,6 +29,16 @@ class Budget:
         if self.places < 2:
             raise InputError(f"a budget is judged on at least 2 places, not {self.places}")
 
+    def check(self, recipe: Recipe) -> None:
+        """InputError for a recipe that it says nothing about."""
+        if recipe.exact:
+            raise InputError(f"{recipe.name} rounds nothing, so there is no drop to bound; leave --max-drop out")
+        if recipe.target != "cpu":
+            raise InputError(
+                f"a budget is searched with the operators of onnxruntime's CPU, not for {recipe.target}: find the "
+                "layers with --target cpu, then name them in a recipe, [layers]"
+            )
+
 
 @dataclass(frozen=True)
 class Change:

@@ -40,7 +40,8 @@ def export_source(
 ) -> ExportReport:  # fmt: skip
     """Export an opened checkpoint to `out`; see `edgegeo.export.export`. costs: of what was done before."""
     if budget is not None:
-        _check_budget(source, recipe)
+        budget.check(recipe)
+        _check_size(source)
     started = time.monotonic()
     costs = costs or Costs()
     check_target(out)
@@ -143,14 +144,7 @@ def _stage(
     return pack.draft(folder, pack.manifest(source, recipe, plan, written, calibration)), tuple(names)
 
 
-def _check_budget(source: Source, recipe: Recipe) -> None:
-    if recipe.exact:
-        raise InputError(f"{recipe.name} rounds nothing, so there is no drop to bound; leave --max-drop out")
-    if recipe.target != "cpu":
-        raise InputError(
-            f"a budget is searched with the operators of onnxruntime's CPU, not for {recipe.target}: find the layers "
-            "with --target cpu, then name them in a recipe, [layers]"
-        )
+def _check_size(source: Source) -> None:
     if is_lean(source.checkpoint.model):
         raise InputError(
             "a budget is judged against whole fp32 graphs, and this checkpoint is too large for them; name the layers "
