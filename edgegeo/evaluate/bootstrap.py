@@ -1,5 +1,6 @@
 """Percentile bootstrap over places: how far a score would move with other places of the same kind."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,20 @@ def paired(
         drawn = _resampled(one, statistic, resamples, seed) - _resampled(two, statistic, resamples, seed)
         value = float(statistic(one) - statistic(two))
     return Metric(value, _percentile(drawn, 2.5), _percentile(drawn, 97.5))
+
+
+def matched(won: int, lost: int, count: int) -> Metric:
+    """The change of a share between two runs over `count` places, of which `won` are right in the first run only and
+    `lost` in the second only, with the adjusted Wald interval for matched pairs (Agresti and Min 2005).
+
+    A bootstrap of runs that never differ has no width at all, however few the places; this keeps one.
+    """
+    if count < 1 or min(won, lost) < 0 or won + lost > count:
+        raise InputError(f"{won} places won and {lost} lost are no comparison over {count} places")
+    more, fewer, total = won + 0.5, lost + 0.5, count + 2.0
+    middle = (more - fewer) / total
+    spread = 1.959964 * math.sqrt(more + fewer - (more - fewer) ** 2 / total) / total
+    return Metric((won - lost) / count, max(-1.0, middle - spread), min(1.0, middle + spread))
 
 
 def clustered(values: Any, groups: Any, resamples: int = RESAMPLES, seed: int = SEED) -> Metric:

@@ -6,7 +6,7 @@
 4. Confirmation: the mix found is scored on as many other validation places, because a minimum over several noisy
    scores is lucky; while it fails there, more steps are taken. Test places are never looked at.
 
-Every score is compared with the fp32 graphs place by place (paired bootstrap).
+Every score is compared with the fp32 graphs place by place (matched pairs, Agresti and Min 2005).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ from edgegeo.calibration.sensitivity import (
 )
 from edgegeo.errors import DeviceError, InputError, VerificationError
 from edgegeo.evaluate import Scene, planet_scenes
-from edgegeo.evaluate.bootstrap import interval, paired
+from edgegeo.evaluate.bootstrap import interval, matched
 from edgegeo.export import pack
 from edgegeo.export.budget_terms import Budget, Change, Found, Trial
 from edgegeo.export.components import Layout, Ranges, module
@@ -311,10 +311,8 @@ def _open_board(
 
 
 def _change(metric: str, after: NDArray[np.float64], before: NDArray[np.float64]) -> Change:
-    return Change(
-        metric, interval(after), interval(before), paired(after, before),
-        won=int((after > before).sum()), lost=int((after < before).sum()),
-    )  # fmt: skip
+    won, lost = int((after > before).sum()), int((after < before).sum())
+    return Change(metric, interval(after), interval(before), matched(won, lost, len(after)), won, lost)
 
 
 def _jobs(role: str, model: Model, scene: Scene) -> dict[str, Work]:

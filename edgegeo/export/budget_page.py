@@ -75,7 +75,7 @@ def _summary(document: Mapping[str, Any]) -> str:
         f"lost against the fp32 graphs; {escape(metric_name(worst['metric']))} loses most, "
         f"{drop_text(worst['drop_points'])} points on {places:,} validation places that the search did not see: "
         f"{proof}.</p><p>{len(document['kept'])} of {document['matrices']} matrices of {escape(components)} are kept "
-        "finer than the recipe asks. Drops are paired place by place, brackets are 95 % bootstrap intervals. Other "
+        "finer than the recipe asks. Drops are paired place by place, brackets are 95 % intervals. Other "
         "components are stored as the recipe says, and the budget does not look at them.</p>"
     )
 

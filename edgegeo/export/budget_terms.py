@@ -48,7 +48,7 @@ class Change:
     after: Metric
     before: Metric
     change: Metric
-    """after less before, with the paired interval."""
+    """after less before, with the interval of matched pairs."""
     won: int
     lost: int
     """Places that only the quantised, or only the fp32 graphs get right."""

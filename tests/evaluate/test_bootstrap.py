@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgegeo.errors import InputError
-from edgegeo.evaluate.bootstrap import clustered, interval, median, paired, paired_clustered
+from edgegeo.evaluate.bootstrap import clustered, interval, matched, median, paired, paired_clustered
 
 
 def test_interval_of_a_share_agrees_with_the_normal_approximation() -> None:
@@ -64,3 +64,24 @@ def test_queries_that_fail_together_say_less() -> None:
     assert paired_clustered(queries, queries, groups).high == 0
     with pytest.raises(InputError, match="3 and 2 queries"):
         paired_clustered(np.ones(3), np.ones(2), np.arange(3))
+
+
+def test_matched_pairs_keep_a_width_where_nothing_differs() -> None:
+    few, many = matched(0, 0, 20), matched(0, 0, 1000)
+    assert few.value == many.value == 0.0
+    assert few.high == -few.low > 0.08
+    assert 0.001 < many.high == -many.low < 0.003
+
+
+def test_matched_pairs_are_near_the_bootstrap_where_many_differ() -> None:
+    before = np.zeros(1000)
+    before[:500] = 1
+    after = before.copy()
+    after[:60], after[500:530] = 0, 1
+    ours, theirs = matched(30, 60, 1000), paired(after, before)
+    assert ours.value == theirs.value == pytest.approx(-0.03)
+    assert ours.low == pytest.approx(theirs.low, abs=0.003)
+    assert ours.high == pytest.approx(theirs.high, abs=0.003)
+    for wrong in ((0, 0, 0), (-1, 0, 5), (3, 3, 5)):
+        with pytest.raises(InputError, match="no comparison over"):
+            matched(*wrong)
