@@ -83,10 +83,11 @@ class Locator:
         prior: Prior | None = None,
         min_confidence: float = 0.0,
         picture: Picture | None = None,
-        also: Sequence[Source] = (),
+        also: Sequence[Source | Picture] = (),
         avoid: Sequence[str] = (),
     ) -> Answer:
-        """Find the place of a photo, a description, or both; `also` are more photos of the same place.
+        """Find the place of a photo, a description, or both; `also` are more photos of the same place, or pictures
+        prepared of them.
 
         Embeddings are averaged (runtime/question.py); `avoid` says what the place is not. `k` tiles are returned of
         the gallery; the best `rerank` of the search are looked at again as pairs (0: none; runtime/second_look.py).
@@ -96,9 +97,7 @@ class Locator:
         another thread has done so. InputError for an unusable query.
         """
         check_confidence(min_confidence)
-        if photo is None and also:
-            photo, also = also[0], also[1:]
-        asked = Question(() if photo is None else (photo, *also), text, tuple(avoid))
+        asked = Question((*(() if photo is None else (photo,)), *also), text, tuple(avoid))
         how = rerank if isinstance(rerank, Reranking) else Reranking(rerank)
         generate = generate and bool(asked.photos) and self.generator is not None
         self._check(asked, k, how, generate)
@@ -168,7 +167,7 @@ class Locator:
             return ()
         out = []
         cue = self.fit.cue
-        if cue is not None and not any(has_cue(image, cue) for image in vision.images):
+        if cue is not None and vision.opened and not any(has_cue(image, cue) for image in vision.images):
             out.append(NO_CUE)
         if written is not None and written.position is not None and self.fit.blank(written.position):
             out.append(BLANK)
@@ -206,8 +205,9 @@ class Locator:
             return hits_of(gallery.search(query, k))
 
     def _rerank(
-        self, gallery: GalleryBackend, vision: Vision, asked: Question, hits: list[Hit], how: Reranking, top: int, clock: Clock
-    ) -> Reordered:
+        self, gallery: GalleryBackend, vision: Vision, asked: Question, hits: list[Hit], how: Reranking, top: int,
+        clock: Clock,
+    ) -> Reordered:  # fmt: skip
         reranker = self.reranker or Reranker(self.model)
         kept = self.kept if self.kept is not None else TileFeatures(self.model, reranker.role.vision)
         photos = vision.features(reranker.role.vision) if vision.given else []

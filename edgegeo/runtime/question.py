@@ -8,7 +8,7 @@ import numpy as np
 from edgegeo.errors import InputError
 from edgegeo.runtime.embed import Embedder, normalized
 from edgegeo.runtime.image import Source
-from edgegeo.runtime.pictures import ImageTokens
+from edgegeo.runtime.pictures import ImageTokens, Picture
 from edgegeo.runtime.trunk import Floats
 from edgegeo.runtime.weighing import TEXT_SHARE
 
@@ -22,7 +22,7 @@ planet and ten things to avoid, places that lack the thing stay in the first 10 
 class Question:
     """What is asked for."""
 
-    photos: tuple[Source, ...] = ()
+    photos: tuple[Source | Picture, ...] = ()
     """Of one place."""
     text: str | None = None
     avoid: tuple[str, ...] = ()
@@ -44,17 +44,21 @@ def query_vector(
     the inner product with a tile is a cosine, less AVOID times the cosine with each thing to avoid.
     """
     seen = [embedder.features(one) for one in photos]
-    wanted = normalized(np.asarray(sum(seen), np.float32)) if seen else None
-    if text is not None:
-        said = embedder.texts([text])
-        both = said if wanted is None else (1 - text_share) * wanted + text_share * said
-        wanted = normalized(np.asarray(both, np.float32))
+    said = None if text is None else embedder.texts([text])
+    away = embedder.texts(list(avoid)) if avoid else np.empty((0, embedder.dim), np.float32)
+    return combined(np.concatenate(seen) if seen else away[:0], said, away, text_share)
+
+
+def combined(photos: Floats, text: Floats | None, avoid: Floats, text_share: float = TEXT_SHARE) -> Floats:
+    """`query_vector` of unit vectors: photos (N, dim), text (1, dim), things to avoid (M, dim)."""
+    wanted = text
+    if len(photos):
+        wanted = normalized(photos.sum(axis=0, keepdims=True))
+        if text is not None:
+            wanted = (1 - text_share) * wanted + text_share * text
     assert wanted is not None, "a question has photos or words"
-    return without(wanted, avoid, embedder)
-
-
-def without(wanted: Floats, avoid: Sequence[str], embedder: Embedder) -> Floats:
-    """A vector (1, dim) to search with that leads away from what is said in `avoid`; linear, so any index takes it."""
-    if not avoid:
-        return wanted
-    return np.asarray(wanted - np.float32(AVOID) * embedder.texts(list(avoid)).sum(axis=0, keepdims=True), np.float32)
+    if text is not None and len(photos):
+        wanted = normalized(np.asarray(wanted, np.float32))
+    if len(avoid):
+        wanted = wanted - np.float32(AVOID) * avoid.sum(axis=0, keepdims=True)
+    return np.asarray(wanted, np.float32)

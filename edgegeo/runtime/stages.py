@@ -34,24 +34,37 @@ class Clock:
 class Vision:
     """Image tokens of the photos, computed once for every role that shares a vision tower."""
 
-    def __init__(self, model: Model, clock: Clock, photos: Sequence[Source], picture: Picture | None = None) -> None:
+    def __init__(
+        self, model: Model, clock: Clock, photos: Sequence[Source | Picture], picture: Picture | None = None
+    ) -> None:
         """picture: the first photo, prepared already."""
         self._model, self._clock = model, clock
         self._done: dict[str, list[ImageTokens]] = {}
         self.images = []
-        if photos:
+        """Photos that were opened here; what came prepared is not seen any more."""
+        self._pictures: list[Picture] = []
+        for photo in photos:
+            if isinstance(photo, Picture):
+                self._pictures.append(photo)
+                continue
             with clock.stage("decode"):
-                self.images = [open_image(photo) for photo in photos]
-        self._pictures = [picture] if picture is not None else []
-        waiting = self.images[len(self._pictures) :]
-        if waiting:
-            with clock.stage("preprocess"):
-                self._pictures += [prepare_picture(image, model.bundle.manifest.image) for image in waiting]
+                image = open_image(photo)
+            self.images.append(image)
+            if picture is None or self._pictures:
+                with clock.stage("preprocess"):
+                    self._pictures.append(prepare_picture(image, model.bundle.manifest.image))
+            else:
+                self._pictures.append(picture)
 
     @property
     def given(self) -> bool:
         """Whether there is any photo."""
-        return bool(self.images)
+        return bool(self._pictures)
+
+    @property
+    def opened(self) -> bool:
+        """Whether every photo was opened here."""
+        return len(self.images) == len(self._pictures)
 
     def features(self, component: str) -> list[ImageTokens]:
         """Image tokens of all photos after one tower."""

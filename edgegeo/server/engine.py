@@ -16,6 +16,7 @@ from edgegeo.runtime.outcome import hits_of
 from edgegeo.runtime.rerank import probability
 from edgegeo.runtime.sessions import default_threads
 from edgegeo.runtime.verify import verify_model
+from edgegeo.runtime.weighing import TEXT_SHARE
 from edgegeo.server.faults import Refusal
 from edgegeo.server.inputs import Floats
 from edgegeo.server.settings import ServerSettings
@@ -61,7 +62,7 @@ class Engine:
         return cls.load(settings.bundles[0], settings.gallery, settings)
 
     @classmethod
-    def load(cls, bundle: Path, gallery: Path | None, settings: ServerSettings) -> "Engine":
+    def load(cls, bundle: Path, gallery: Path | str | None, settings: ServerSettings) -> "Engine":
         """Open a bundle and its gallery, all hashes checked, as the settings say. Raises as `open`."""
         # A core is left to HTTP and to the decoding of pictures: where all of them run the model, each of its steps
         # waits for the one that was taken away.
@@ -115,12 +116,24 @@ class Engine:
     @property
     def gallery_name(self) -> str | None:
         """Name of the gallery's folder, None without one."""
-        return None if self.gallery is None else self.gallery.path.name
+        return None if self.gallery is None else self.gallery.name
 
     @property
     def dim(self) -> int:
         """Length of an embedding."""
         return 0 if self.locator.embedder is None else self.locator.embedder.dim
+
+    @property
+    def text_share(self) -> float:
+        """Share of the words in a search by words and pictures."""
+        fit = self.locator.fit
+        return TEXT_SHARE if fit is None else fit.text_share
+
+    @property
+    def compares(self) -> bool:
+        """Whether the model is asked which of two tiles fits."""
+        rerank = self.locator.model.bundle.manifest.roles.rerank
+        return rerank is not None and rerank.pair is not None
 
     def require(self, role: str) -> None:
         """404 if the bundle does not offer the role."""

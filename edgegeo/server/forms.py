@@ -32,7 +32,17 @@ class SentTile(NamedTuple):
     picture: Upload
 
 
-async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryModel, str | None, Upload | None]:
+class Sought(NamedTuple):
+    """What a `Query` asks for."""
+
+    text: str | None
+    picture: Upload | None
+    also: list[Upload]
+    """More pictures of the same place."""
+    avoid: list[str]
+
+
+async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryModel, Sought]:
     """A `Query` from JSON or from a multipart upload, with its text and its picture, at least one of them.
 
     Raises Refusal 415 for another content type, 422 for a query without either or with two pictures.
@@ -48,7 +58,12 @@ async def read_query(request: Request, schema: type[QueryModel]) -> tuple[QueryM
     if model.text is None and model.image is None and upload is None:
         raise Refusal(422, "invalid_input", "send a text, an image, or both")
     text = None if model.text is None else read_text(model.text, "text")
-    return model, text, upload if model.image is None else read_picture(model.image, "image", bare=True)
+    picture = upload if model.image is None else read_picture(model.image, "image", bare=True)
+    also = [read_picture(one, f"images.{i}", bare=True) for i, one in enumerate(model.images)]
+    avoid = [read_text(one, f"avoid.{i}") for i, one in enumerate(model.avoid)]
+    if also and picture is None:
+        raise Refusal(422, "invalid_input", "images: send the first picture as image", "images")
+    return model, Sought(text, picture, also, avoid)
 
 
 async def read_embeddings(request: Request) -> tuple[EmbeddingsRequest, list[str | Upload]]:
@@ -108,7 +123,8 @@ def either(schema: type[BaseModel], form: dict[str, Any] | None = None) -> dict[
         described["anyOf"] = [
             {"required": [name], "properties": {name: {"type": "string"}}} for name in ("text", "image")
         ]
-    fields = form or {**described["properties"], "image": _FILE}
+    single = {name: one for name, one in described["properties"].items() if name not in ("images", "avoid")}
+    fields = form or {**single, "image": _FILE}
     shape: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
     if form:
         shape["required"] = [name for name in ("input", *_TILE_FIELDS) if name in form]

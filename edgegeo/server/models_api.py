@@ -18,6 +18,7 @@ from edgegeo.server.schemas import (
     Embedding,
     EmbeddingsAnswer,
     EmbeddingsRequest,
+    GalleryTile,
     ImagePart,
     ModelCard,
     ModelList,
@@ -102,7 +103,7 @@ async def score(serving: Serving, body: RerankRequest, most: int, version: Liter
     engine = serving.engine
     engine.require("rerank")
     check_count(len(body.documents), most, "documents")
-    query = read_query_part(body.query)
+    query = read_query_part(body.query, engine)
     documents = [read_document(item, engine.thumbnail, f"documents.{i}") for i, item in enumerate(body.documents)]
     scores, spent = await serving.rerank(query, documents)
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: body.top_n]
@@ -125,8 +126,10 @@ async def score(serving: Serving, body: RerankRequest, most: int, version: Liter
     )
 
 
-def read_query_part(query: str | TextPart | ImagePart | Content) -> str | Upload:
-    """The text or the picture that asks; a string may also be the picture's data URI."""
+def read_query_part(query: str | TextPart | ImagePart | Content | GalleryTile, engine: Engine) -> str | Upload:
+    """The text, the picture or the tile that asks; a string may also be the picture's data URI."""
+    if isinstance(query, GalleryTile):
+        return read_document(query, engine.thumbnail, "query")
     if isinstance(query, str) and query.startswith("data:image/"):
         return read_picture(query, "query")
     return read_part(query, "query")

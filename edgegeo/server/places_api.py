@@ -6,12 +6,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from edgegeo.runtime import Hit
+from edgegeo.runtime import Hit, Reranking
 from edgegeo.runtime.fusion import Prior
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal
-from edgegeo.server.forms import either, flat, read_query
-from edgegeo.server.inputs import Upload
+from edgegeo.server.forms import Sought, either, flat, read_query
 from edgegeo.server.schemas import (
     FeatureCollection,
     LocateAnswer,
@@ -39,8 +38,8 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("/v1/search", summary="Tiles that fit a picture or a text", openapi_extra=either(SearchRequest))
     async def search(request: Request) -> SearchAnswer:
-        body, text, picture = await read_query(request, SearchRequest)
-        return await find(context, body, text, picture)
+        body, sought = await read_query(request, SearchRequest)
+        return await find(context, body, sought)
 
     @routes.post(
         "/v1/locate",
@@ -50,10 +49,10 @@ def router(context: Context) -> APIRouter:
         openapi_extra=either(LocateRequest),
     )
     async def locate(request: Request, format: Literal["json", "geojson"] | None = None) -> Response:
-        body, text, picture = await read_query(request, LocateRequest)
+        body, sought = await read_query(request, LocateRequest)
         wanted = format or body.format
         geojson = wanted == "geojson" or (wanted is None and GEOJSON in request.headers.get("accept", ""))
-        return await answer(context, body, text, picture, geojson)
+        return await answer(context, body, sought, geojson)
 
     @routes.get(
         "/v1/gallery/{tile:path}/thumbnail",
@@ -71,21 +70,21 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-async def find(context: Context, body: SearchRequest, text: str | None, picture: Upload | None) -> SearchAnswer:
+async def find(context: Context, body: SearchRequest, sought: Sought) -> SearchAnswer:
     """The k nearest tiles."""
     async with context.fleet.use(body.model) as serving:
         engine = serving.engine
         engine.require("embed")
         gallery = engine.require_gallery()
-        found, timings = await serving.find(picture, text, body.k)
+        found, timings = await serving.find(sought.picture, sought.text, body.k, sought.also, sought.avoid)
     hits = [_tile(hit, body.model) for hit in found]
     return SearchAnswer(model=engine.name, gallery=gallery, hits=hits, timings_ms=timings)
 
 
-async def answer(
-    context: Context, body: LocateRequest, text: str | None, picture: Upload | None, geojson: bool
-) -> Response:
+async def answer(context: Context, body: LocateRequest, sought: Sought, geojson: bool) -> Response:
     """Position and tiles, as JSON or GeoJSON."""
+    picture = sought.picture
+    how = Reranking(body.rerank, body.both_orders, body.pairwise)
     prior = None if body.prior is None else Prior.parse(body.prior)
     async with context.fleet.use(body.model) as serving:
         engine = serving.engine
@@ -93,11 +92,13 @@ async def answer(
             engine.require("embed")
         if body.rerank:
             engine.require("rerank")
-        if body.rerank or picture is None or not (body.generate and "generate" in engine.roles):
+        if body.pairwise and not engine.compares:
+            raise Refusal(404, "role_not_offered", "the bundle being served is not asked which of two tiles fits")
+        if body.rerank or body.avoid or picture is None or not (body.generate and "generate" in engine.roles):
             engine.require_gallery()
         found, _ = await serving.locate(
-            picture, text, k=body.k, rerank=body.rerank, generate=body.generate, candidates=body.candidates,
-            prior=prior, min_confidence=body.min_confidence,
+            picture, sought.text, sought.also, k=body.k, rerank=how, avoid=sought.avoid, generate=body.generate,
+            candidates=body.candidates, prior=prior, min_confidence=body.min_confidence,
         )  # fmt: skip
     if geojson:
         return JSONResponse(found.to_geojson(), media_type=GEOJSON)

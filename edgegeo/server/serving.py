@@ -15,8 +15,9 @@ from anyio.to_thread import run_sync
 from edgegeo.bundle import ImageSpec
 from edgegeo.runtime import Answer, Decoding, Generated, Hit, Picture
 from edgegeo.runtime.decoding import Listener
-from edgegeo.runtime.embed import TOKENS_PER_RUN, normalized
+from edgegeo.runtime.embed import TOKENS_PER_RUN
 from edgegeo.runtime.pictures import positions_of
+from edgegeo.runtime.question import combined
 from edgegeo.server.cache import EmbeddingCache, content_key
 from edgegeo.server.engine import Engine
 from edgegeo.server.inputs import Decoder, Floats, Upload
@@ -80,14 +81,19 @@ class Serving:
             spent += took
         return scores, spent
 
-    async def find(self, photo: Upload | None, text: str | None, k: int) -> tuple[list[Hit], dict[str, float]]:
-        """The k nearest tiles to a photo, a text, or the mean of both; and milliseconds by stage.
+    async def find(
+        self, photo: Upload | None, text: str | None, k: int, also: Sequence[Upload] = (), avoid: Sequence[str] = ()
+    ) -> tuple[list[Hit], dict[str, float]]:
+        """The k nearest tiles to photos of one place, a text, or both, away from `avoid`; and milliseconds by stage.
 
         What was waited for is told as "wait": the line, and the decoding of a picture.
         """
         begun = time.perf_counter()
-        vectors, embedding = await self.embed([one for one in (text, photo) if one is not None])
-        query = vectors[0] if len(vectors) == 1 else normalized(vectors.sum(axis=0, keepdims=True))[0]
+        photos = [*(() if photo is None else (photo,)), *also]
+        vectors, embedding = await self.embed([*(() if text is None else (text,)), *photos, *avoid])
+        count = len(vectors) - len(avoid)
+        said, seen = (vectors[:1], vectors[1:count]) if text is not None else (None, vectors[:count])
+        query = combined(seen, said, vectors[count:], self.engine.text_share)[0]
         searching = time.perf_counter()
         hits = await run_sync(self.engine.search, query, k)
         ended = time.perf_counter()
@@ -96,19 +102,22 @@ class Serving:
         self._metrics.stages(timings)
         return hits, {**timings, "total": (ended - begun) * 1000.0}
 
-    async def locate(self, photo: Upload | None, text: str | None, **how: Any) -> tuple[Answer, float]:
+    async def locate(
+        self, photo: Upload | None, text: str | None, also: Sequence[Upload] = (), **how: Any
+    ) -> tuple[Answer, float]:
         """`Locator.locate`, with the time in line as "wait" in the timings; and the model's milliseconds.
 
         When the caller is cancelled, the model stops before the next token.
         """
         begun = time.perf_counter()
+        more = await _all([self.decoder.prepared(one) for one in also])
         async with self.decoder.opened(photo) as image:
             opened = time.perf_counter()
             picture = None if image is None else await self.decoder.prepare(image)
             entered = time.perf_counter()
             with _listening() as hear:
                 found, spent = await self._scheduler.run(
-                    "locate", self.engine.locate, image, text, picture=picture, listener=hear, **how
+                    "locate", self.engine.locate, image, text, picture=picture, listener=hear, also=more, **how
                 )
         ended = time.perf_counter()
         stages = dict(found.timings_ms)

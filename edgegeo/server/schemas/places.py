@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgegeo.server.schemas.inputs import EXAMPLE_TEXT, EXAMPLE_URI, PICTURE, Body, ModelName
 
+MOST_MORE = 15
+"""Further pictures, and things to avoid, of one question."""
+
 
 class Query(Body):
     """A picture, a text, or both."""
@@ -14,6 +17,12 @@ class Query(Body):
     text: str | None = None
     image: Annotated[str, Field(json_schema_extra=PICTURE)] | None = Field(
         None, description="data:image/jpeg;base64,..., or bare base64"
+    )
+    images: list[Annotated[str, Field(json_schema_extra=PICTURE)]] = Field(
+        default_factory=list, max_length=MOST_MORE, description="more pictures of the same place; in JSON only"
+    )
+    avoid: list[Annotated[str, Field(max_length=1000)]] = Field(
+        default_factory=list, max_length=MOST_MORE, description='what the place is not, as "the sea"; in JSON only'
     )
     model: ModelName = None
 
@@ -33,6 +42,10 @@ class LocateRequest(Query):
     )
     k: int = Field(10, ge=1, le=1000, description="tiles to retrieve")
     rerank: int = Field(0, ge=0, le=100, description="how many of them to re-rank; 0: none")
+    both_orders: bool = Field(False, description="re-rank each pair twice, query first and tile first")
+    pairwise: int = Field(
+        0, ge=0, le=20, description="how many of the best re-ranked to compare two by two as well; 0: none"
+    )
     generate: bool = Field(True, description="let the model generate a position (pictures only)")
     candidates: int = Field(1, ge=1, le=32, description="answers the model draws from one reading of the picture")
     prior: str | None = Field(

@@ -40,7 +40,9 @@ class RerankRequest(Body):
             ]
         }
     )
-    query: str | Part | Content = Field(description="a text, or a picture as content part or data URI")
+    query: str | Part | Content | GalleryTile = Field(
+        description='a text, a picture as content part or data URI, or a tile of the gallery ({"id": ...})'
+    )
     documents: Many[str | Part | Content | GalleryTile | TextDocument] = Field(
         min_length=1,
         description='texts (strings or {"text": ...}), pictures (content parts or data URIs), or tiles of the gallery '
