@@ -2,6 +2,7 @@
 
     python benchmarks/roofline.py                                   the packaged model, int8
     python benchmarks/roofline.py --bundle .peers/smolvlm-256m/int8 --bundle .peers/smolvlm-256m/fp32
+    python benchmarks/roofline.py --bundle NEW --before OLD         and what a change of the export or runtime brought
 
 Ceilings are measured on the spot: bytes read a second, and products by onnxruntime's own kernels, by number of threads.
 A stage's limit is the longer of its multiplications at those peaks (attention in float32) and of its weights, keys and
@@ -30,7 +31,7 @@ from edgegeo.field.device import Device
 from edgegeo.field.plan import bound
 from edgegeo.field.subject import Subject, subject_of
 from edgegeo.field.work import Work, head_work, text_work, vision_work
-from edgegeo.measure import machine, time_job
+from edgegeo.measure import machine, time_in_turn, time_job
 from edgegeo.runtime import Model, open_image, prepare_picture
 from edgegeo.runtime.sessions import default_threads
 from edgegeo.runtime.trunk import Head, Trunk, TrunkInput
@@ -47,7 +48,7 @@ class Stage(NamedTuple):
 
     name: str
     component: str
-    work: Work | None
+    work: Work
     run: Callable[[Any], Callable[[], object]]
     """Session -> job."""
 
@@ -55,6 +56,7 @@ class Stage(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, action="append", help="exported bundles; none: the packaged model, int8")
+    parser.add_argument("--before", type=Path, help="the same model as it was exported earlier, timed in turn")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--seconds", type=float, default=2.0, help="for each ceiling")
     parser.add_argument("--repeats", type=int, default=20)
@@ -65,7 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in options.bundle or [packaged(Path(folder) / "pocket-int8")]:
             bundle = open_bundle(path)
-            rows = measured(bundle, device, options.threads, options.repeats, Path(folder))
+            before = open_bundle(options.before) if options.before else None
+            rows = measured(bundle, before, device, options.threads, options.repeats, Path(folder))
             name = f"{path.parent.name}-{path.name}" if options.bundle else path.name
             document = {
                 "bundle": name, "machine": machine(), "threads": options.threads, "repeats": options.repeats,
@@ -118,7 +121,12 @@ def stages(bundle: Bundle, subject: Subject) -> list[Stage]:
     def prefill(batch: int, length: int) -> Callable[[Any], Callable[[], object]]:
         fed = TrunkInput(_states(rng, batch, length, spec.hidden), np.full(batch, length, np.int64))
         asked = np.full((batch, 1), length - 1, np.int64)
-        return lambda session: lambda: Trunk(session, spec).hidden(fed, asked)
+
+        def begun(session: Any) -> Callable[[], object]:
+            trunk = Trunk(session, spec)
+            return lambda: trunk.hidden(fed, asked)
+
+        return begun
 
     def step(session: Any) -> Callable[[], object]:
         cache = Trunk(session, spec).cache(1, PROMPT + 2)
@@ -142,15 +150,24 @@ def stages(bundle: Bundle, subject: Subject) -> list[Stage]:
     ]
 
 
-def measured(bundle: Bundle, device: Device, threads: int, repeats: int, scratch: Path) -> list[dict[str, Any]]:
-    """One row a stage: milliseconds, the limit, and the operators."""
+def measured(
+    bundle: Bundle, before: Bundle | None, device: Device, threads: int, repeats: int, scratch: Path
+) -> list[dict[str, Any]]:
+    """One row a stage: milliseconds, the limit, the operators, and what it took before."""
     model, rows = Model(bundle, threads), []
+    earlier = Model(before, threads) if before else None
     for stage in stages(bundle, subject_of(bundle)):
-        seconds = time_job(stage.run(model.session(stage.component)), repeats)
-        assert stage.work is not None
+        jobs = {"now": stage.run(model.session(stage.component))}
+        if earlier is not None:
+            jobs["before"] = stage.run(earlier.session(stage.component))
+        seconds = time_in_turn(jobs, repeats)
         limit, kind = bound(stage.work, device)
         operators = profile(stage, bundle.component(stage.component), threads, max(3, repeats // 4), scratch)
-        rows.append(_row(stage.name, seconds, limit * 1e3, kind) | {"operators_ms": operators})
+        row = _row(stage.name, seconds["now"], limit * 1e3, kind) | {"operators_ms": operators}
+        if earlier is not None:
+            ratios = np.array(seconds["before"]) / np.array(seconds["now"])
+            row |= {"before_ms": min(seconds["before"]) * 1e3, "times_faster": float(np.median(ratios))}
+        rows.append(row)
     return [*rows, _preprocessing(model, repeats)]
 
 
@@ -209,16 +226,25 @@ def page(document: dict[str, Any]) -> str:
         lines.append(
             f"| {row['threads']} | {row['read_gbs']:.1f} | {row['fp32_gflops']:.0f} | {row['int8_gops']:.0f} |"
         )
+    compared = any("before_ms" in row for row in document["rows"])
     lines += ["", "| stage | ms | limit ms | bound by | share of the limit | most of its time |"]
     lines += ["|---|---:|---:|---|---:|---|"]
+    if compared:
+        lines[-2:] = [f"{lines[-2]} before ms | times faster |", f"{lines[-1]}---:|---:|"]
     for row in document["rows"]:
         found = row.get("operators_ms", {})
         total = sum(found.values())
         told = ", ".join(f"{name} {ms / total:.0%}" for name, ms in list(found.items())[:TOLD])
-        lines.append(
+        line = (
             f"| {row['stage']} | {row['least_ms']:.2f} | {row['limit_ms']:.2f} | {row['bound']} | {row['share']:.0%} "
-            f"| {told or '-'} |"
         )
+        line += f"| {told or '-'} |"
+        if compared:
+            known = "before_ms" in row
+            line += f" {row['before_ms']:.2f} | {row['times_faster']:.2f} |" if known else " - | - |"
+        lines.append(line)
+    if any(row["share"] > 1 for row in document["rows"]):
+        lines += ["", "Shares above 100 % mean that others worked while the ceilings were measured: measure again."]
     far = [row for row in document["rows"] if row["share"] < 0.5]
     names = "; ".join(f"{row['stage']} ({1 / row['share']:.1f} x its limit)" for row in far)
     lines += ["", f"Time is left where a stage takes more than twice its limit: {names}." if far
