@@ -46,11 +46,11 @@ def test_disagreement_ends_it(scripts: None) -> None:
 
     inputs = {name: np.ones((1, 2, 3), np.float32) for name in ("pixels", "one", "rows", "prompt", "rest")}
     report = on_gpu.Report({})
-    on_gpu.compare(report, "x", "fp16", Same(), Same(), Same(), inputs)
+    on_gpu.compare(report, "x fp16", Same(), Same(), Same(), inputs)
     assert len(report.parity) == 4
     assert all(row["passed"] for row in report.parity)
     with pytest.raises(SystemExit, match="x fp16, vision tower, one picture: cosine -1"):
-        on_gpu.compare(report, "x", "fp16", Other(), Same(), Same(), inputs)
+        on_gpu.compare(report, "x fp16", Other(), Same(), Same(), inputs)
 
 
 @pytest.mark.slow

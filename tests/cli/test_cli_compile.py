@@ -60,7 +60,6 @@ def test_what_compile_refuses(
     assert "--batch must be between 1 and 4096, not 0" in cli("compile", plain_bundle, "--batch", 0).refused()
     assert "unknown library 'x'" in cli("compile", plain_bundle, "--library", "x").refused()
     assert "builds for the device it runs on" in cli("compile", plain_bundle, "--no-run").refused()
-    assert "there is no engine of 'vision'" in cli("verify", plain_bundle, "--provider", "tensorrt").refused()
     assert "was built for cpu" in cli("verify", tiny_bundle, "--provider", "tensorrt").refused()
     monkeypatch.setattr("edgegeo.field.hardware.read_memory", lambda root: replace_memory(100.0))
     assert "100 MB are available" in cli("compile", plain_bundle).refused()
