@@ -95,27 +95,14 @@ class Search:
         effects = self._effects(groups)
         steps = order_steps(groups, effects)
         trials: dict[int, Trial] = {}
-        count = self._least(steps, trials)
-        confirmed, missed = None, []
-        for _ in range(CONFIRMATIONS):
-            tried = self._trial(steps, count, "confirm")
-            if tried.within(self.budget):
-                confirmed = tried
-                break
-            missed.append(tried)
-            if count == len(steps):
-                break
-            count = min(len(steps), count + max(1, (len(steps) - count) // 3))
-            trials.setdefault(count, self._trial(steps, count, "search"))
-        if confirmed is None:
-            raise VerificationError(self._miss(missed or list(trials.values())))
-        worst = self._worst(groups, effects)
-        curve = self._curve(trials, steps)
-        layers = mix_after(steps, count)
-        recipe = replace(self.recipe, layers=layers | self.recipe.layers)
+        confirmed = self._confirmed(steps, self._least(steps, trials), trials)
+        chosen = trials[confirmed.steps]
+        # The first pattern counts, so that what was raised stands before what the recipe says of it.
+        rest = {pattern: one for pattern, one in self.recipe.layers.items() if pattern not in chosen.mix}
         return Found(
-            self.budget, self.judge.name, self.judge.role, recipe, groups, effects, worst, curve, trials[count],
-            confirmed, threads=self.model.threads,
+            self.budget, self.judge.name, self.judge.role, replace(self.recipe, layers=chosen.mix | rest), groups,
+            effects, self._worst(groups, effects), self._curve(trials, steps), chosen, confirmed,
+            threads=self.model.threads,
         )  # fmt: skip
 
     def check(self, made: Bundle, found: Found) -> None:
@@ -176,6 +163,21 @@ class Search:
         if high not in trials:
             trials[high] = self._trial(steps, high, "search")
         return high
+
+    def _confirmed(self, steps: Sequence[Step], count: int, trials: dict[int, Trial]) -> Trial:
+        """The first mix from `count` steps on that keeps to the budget on other places too; the last try takes all."""
+        missed: list[Trial] = []
+        for left in reversed(range(CONFIRMATIONS)):
+            tried = self._trial(steps, count, "confirm")
+            if tried.within(self.budget):
+                return tried
+            missed.append(tried)
+            if count == len(steps):
+                break
+            count = len(steps) if left == 1 else count + max(1, (len(steps) - count) // 3)
+            if count not in trials:
+                trials[count] = self._trial(steps, count, "search")
+        raise VerificationError(self._miss(missed))
 
     def _trial(self, steps: Sequence[Step], count: int, which: str) -> Trial:
         name = "as the recipe" if count == 0 else f"{count} of {len(steps)} steps"

@@ -39,20 +39,21 @@ class Board:
     def mix(self, mix: dict[str, str]) -> None:
         self.mixed = dict(mix)
 
-    def lost(self) -> int:
+    def lost(self) -> float:
         share = {"int4": 1.0, "int8": 0.25, "fp16": 0.0}
-        return int(sum(HARM[name] * share[self.mixed.get(f"trunk.{name}", "int4")] for name in HARM))
+        return sum(HARM[name] * share[self.mixed.get(f"trunk.{name}", "int4")] for name in HARM)
 
 
-def judge(unlucky: int = 0, floor: int = 0, right: float = 0.9) -> Judge:
-    """unlucky: places more that every quantised mix loses where it is confirmed; floor: that all lose everywhere."""
+def judge(unlucky: int = 0, floor: int = 0, right: float = 0.9, least: int = 7) -> Judge:
+    """unlucky: places more that a mix which loses more than `least` loses where it is confirmed; floor: that all lose
+    everywhere."""
 
     def outcomes(model: Any, scenes: Sequence[Scene], *_: Any) -> dict[str, Any]:
         values = np.zeros(len(scenes))
         values[: int(right * len(scenes))] = 1
         if isinstance(model, Board):
-            fresh = unlucky if scenes[0].id != "0" and model.lost() > 7 else 0
-            values[: (model.lost() + fresh + floor) * len(scenes) // PLACES] = 0
+            fresh = unlucky if scenes[0].id != "0" and model.lost() > least else 0
+            values[: (int(model.lost()) + fresh + floor) * len(scenes) // PLACES] = 0
         return {"text_to_tile_recall_at_1": values}
 
     def probe(model: Any, *_: Any) -> list[Any]:
@@ -137,6 +138,20 @@ def test_what_other_places_do_not_confirm_is_raised_further() -> None:
     lucky, unlucky = search(Budget(3.0, PLACES)).find(), search(Budget(3.0, PLACES), judge(unlucky=3)).find()
     assert unlucky.chosen.matrix_bytes > lucky.chosen.matrix_bytes
     assert unlucky.confirmed.drop <= 3.0
+
+
+def test_what_is_raised_stands_before_what_the_recipe_says() -> None:
+    asked = search(Budget(3.0, PLACES))
+    asked.recipe = replace(asked.recipe, layers={"trunk.a": "int4", "trunk.*": "int4"})
+    layers = asked.find().recipe.layers
+    assert list(layers.items()) == [("trunk.a", "int8"), ("trunk.b", "int8"), ("trunk.*", "int4")]
+
+
+def test_the_last_confirmation_takes_every_step() -> None:
+    """Other places lose 3 more to whatever is not at its finest."""
+    found = search(Budget(0.5, PLACES), judge(unlucky=3, least=0)).find()
+    assert set(found.chosen.mix.values()) == {"fp16"}
+    assert found.confirmed.drop == 0
 
 
 def test_a_budget_no_mix_keeps_to_names_the_nearest_miss() -> None:
