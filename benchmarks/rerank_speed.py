@@ -1,4 +1,4 @@
-"""Re-ranking 20 candidates behind one shared prefix, against 20 separate prompts and against transformers in eager mode.
+"""Re-ranking 20 candidates behind one shared prefix, against 20 separate prompts and transformers in eager mode.
 
     python benchmarks/rerank_speed.py --size pocket
     python benchmarks/rerank_speed.py --size smolvlm-256m --scratch FOLDER --prepare     exports only, minutes
@@ -238,10 +238,10 @@ def page(found: dict[str, Any]) -> str:
     """The tables."""
     lines = ["# Re-ranking 20 candidates", ""]
     lines += [
-        f"Median ms of 20 pairs, pairs a second, and times faster than {REFERENCE} (int8 bundles; transformers in fp32). "
+        f"Median ms of 20 pairs, pairs a second, and times faster than {REFERENCE} (int8; transformers in fp32). "
         "Ways in turn A B C A B C. Scores are equal first: "
-        f"in fp32 log-odds within {FP32:g} of whole prompts and of transformers, in int8 p(yes) within {INT8:g} of whole "
-        "prompts. From pixels: towers included. Tiles kept: as for tiles that an earlier query found, only the "
+        f"in fp32 log-odds within {FP32:g} of whole prompts and of transformers, in int8 p(yes) within {INT8:g} of "
+        "whole prompts. From pixels: towers included. Tiles kept: as for tiles that an earlier query found, only the "
         "query's own picture goes through the tower. Image tokens ready: the decoder alone.",
     ]  # fmt: skip
     for size, part in found.items():
