@@ -6,12 +6,14 @@ source: whichever worker had a chunk, and however often it was begun, every tile
 
 import logging
 import os
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgegeo.errors import EdgegeoError, GalleryError
 from edgegeo.runtime.embed import Embedder
@@ -167,12 +169,22 @@ def _connect(ray: Any, address: str, cpus: int) -> None:
         if address == "local":
             ray.init(address="local", num_cpus=cpus, object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
         else:
+            _knock(address)  # Ray itself would try for minutes
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise GalleryError(
             f"no Ray cluster at {address} ({_line(error)}); check the address (ray start --head prints it), or use "
             "--ray local"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """OSError or ValueError where nothing listens at HOST:PORT or ray://HOST:PORT."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if address != "auto":
+        if not (parts.hostname and parts.port):
+            raise ValueError("it is HOST:PORT, ray://HOST:PORT, auto or local")
+        socket.create_connection((parts.hostname, parts.port), timeout=10).close()
 
 
 def _room(ray: Any, threads: int, gpus: int, asked: int | None) -> int:

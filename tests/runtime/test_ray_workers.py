@@ -166,6 +166,7 @@ def test_from_the_command_line(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "10 tiles, 2 skipped" in done.stdout
     assert "2 Ray workers on 1 node" in done.stderr
     assert len(Gallery.open(tmp_path / "g")) == 10
-    wrong = run("-o", str(tmp_path / "other"), "--ray", "127.0.0.1:1")
-    assert (wrong.returncode, wrong.stderr.count("error: ")) == (2, 1)
-    assert "no Ray cluster at 127.0.0.1:1" in wrong.stderr
+    for address in ("127.0.0.1:1", "somewhere", "127.0.0.1:many"):
+        wrong = run("-o", str(tmp_path / "other"), "--ray", address)
+        assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+        assert f"error: no Ray cluster at {address}" in wrong.stderr

@@ -51,7 +51,7 @@ def push_gallery(place: str | Path, url: str, index: str = "auto", progress: Pro
     if index not in INDEXES:
         raise InputError(f"an index is one of {', '.join(INDEXES)}, not {index!r:.40}")
     address = Address.parse(url)
-    gallery = Gallery.open(place)  # every hash
+    gallery = Gallery.open(place, check_hashes=True)
     indexed = index == "hnsw" or (index == "auto" and len(gallery) >= INDEX_FROM and gallery.info.dim <= _MOST_INDEXED)
     if indexed and gallery.info.dim > _MOST_INDEXED:
         raise InputError(f"vectors of {gallery.info.dim} numbers are too long for an index; push with --index exact")
