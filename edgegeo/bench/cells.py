@@ -104,13 +104,12 @@ def expand(subjects: Sequence[Subject], sweep: Sweep, folder: Path) -> list[Cell
 
 def _settings(bundle: Bundle, axes: Axes) -> Iterator[dict[str, Any]]:
     """The axes of each cell of one bundle, none twice."""
-    whole = _dims(bundle)
     for job in axes.jobs:
         if not _offers(bundle, job):
             continue
         lists = {name: getattr(axes, name) or (_NEUTRAL[name],) for name in _AXES_OF_JOB[job]}
         if "dims" in lists:
-            lists["dims"] = tuple(dict.fromkeys(0 if size >= whole else size for size in lists["dims"]))
+            lists["dims"] = _dims(bundle, lists["dims"])
         for values in product(*lists.values()):
             own = {**_NEUTRAL, **dict(zip(lists, values, strict=True))}
             if (job == "rerank" and own["rerank"] == 0) or (own["batch"] > 1 and own["candidates"] > 1):
@@ -126,9 +125,17 @@ def _gallery(folder: Path, subject: Subject, setting: dict[str, Any], measure: M
     return (folder / "galleries" / f"{subject.bundle.fingerprint[:16]}-{measure.places}{size}").absolute()
 
 
-def _dims(bundle: Bundle) -> int:
+def _dims(bundle: Bundle, asked: Sequence[int]) -> tuple[int, ...]:
+    """Lengths of embeddings, the whole as 0; InputError for one that the bundle was not trained for."""
+    from edgegeo.runtime.embed import check_dims
+
     role = bundle.manifest.roles.embed
-    return 0 if role is None else role.dim
+    if role is None:
+        return (0,)
+    for size in asked:
+        if size:
+            check_dims(size, role)
+    return tuple(dict.fromkeys(0 if size == role.dim else size for size in asked))
 
 
 def _offers(bundle: Bundle, job: str) -> bool:

@@ -66,7 +66,8 @@ class Axes:
     """Processor threads of every component; empty: the runtime's own choice, as users get it."""
     provider: tuple[str, ...] = ("cpu",)
     dims: tuple[int, ...] = ()
-    """embed_text, embed_image, search: leading dimensions of an embedding that are kept (Matryoshka); 0: all."""
+    """embed_text, embed_image, search: leading dimensions of an embedding that are kept; 0: all. Others than those that
+    the model was trained for (Matryoshka) are an error."""
     rerank: tuple[int, ...] = (10,)
     """rerank, locate: tiles that are looked at again; 0 (locate only): none."""
     candidates: tuple[int, ...] = (1,)
@@ -104,7 +105,7 @@ class Measuring:
     """Runs of a process before the counted ones."""
     target: float = 0.02
     """Half the 95 % interval of the median that ends a round, as a share of the median."""
-    seconds: float = 1.0
+    seconds: float = 0.75
     """Counted runs of a round end after so long, once `min_repeats` are done."""
     min_repeats: int = 10
     max_repeats: int = 1000

@@ -25,10 +25,10 @@ class Meter(Protocol):
     name: str
 
     def start(self) -> None:
-        """Begin counting."""
+        """Begin counting; OSError from a meter that fell silent."""
 
     def stop(self) -> float:
-        """Joules since `start`; it raises OSError where the meter fell silent."""
+        """Joules since `start`; OSError likewise."""
 
 
 class Rapl:
@@ -141,11 +141,16 @@ class Energy:
     def counted(self) -> Iterator[None]:
         """Count what happens inside."""
         begun = time.monotonic()
+        awake = []
         for meter in self.meters:
-            meter.start()
+            try:
+                meter.start()
+                awake.append(meter)
+            except OSError:
+                continue
         yield
         self.joules = {}
-        for meter in self.meters:
+        for meter in awake:
             try:
                 self.joules[meter.name] = meter.stop()
             except OSError:

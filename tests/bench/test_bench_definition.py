@@ -17,7 +17,12 @@ SWEEPS = sorted((ROOT / "benchmarks" / "sweeps").glob("*.toml"))
 
 @pytest.fixture(scope="module")
 def bundle(tiny_bundle: Path) -> Bundle:
-    return open_bundle(tiny_bundle)
+    """The tiny bundle, as if trained for shorter embeddings."""
+    whole = open_bundle(tiny_bundle)
+    roles = whole.manifest.roles
+    assert roles.embed is not None
+    shorter = replace(roles, embed=replace(roles.embed, matryoshka=(96, 48, 24, 8)))
+    return replace(whole, manifest=replace(whole.manifest, roles=shorter))
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
@@ -35,19 +40,24 @@ def test_the_default_sweep_is_the_pocket_one() -> None:
 
 def test_every_job_takes_its_own_axes(bundle: Bundle, tmp_path: Path) -> None:
     axes = Axes(
-        jobs=("embed_text", "rerank", "generate", "locate"), batch=(1, 8), dims=(0, 8, 32, 99), rerank=(0, 5),
+        jobs=("embed_text", "rerank", "generate", "locate"), batch=(1, 8), dims=(0, 8, 32), rerank=(0, 5),
         candidates=(1, 4), threads=(1, 2),
     )  # fmt: skip
     cells = expand([Subject("int8", bundle)], Sweep(cells=axes), tmp_path)
     seen = [(c.job, c.batch, c.dims, c.rerank, c.candidates) for c in cells if c.threads == 1]
     assert len(cells) == 2 * len(seen) == 2 * len(set(seen))
-    # The tiny model's embeddings have 32 dimensions: 32 and 99 are all of them.
+    # The tiny model's embeddings have 32 dimensions, so that 32 is all of them.
     assert [s[1:3] for s in seen if s[0] == "embed_text"] == [(1, 0), (1, 8), (8, 0), (8, 8)]
     assert [s for s in seen if s[0] == "rerank"] == [("rerank", 1, 0, 5, 1)]
     assert [s for s in seen if s[0] == "generate"] == [
         ("generate", 1, 0, 0, 1), ("generate", 1, 0, 0, 4), ("generate", 8, 0, 0, 1),
     ]  # fmt: skip
     assert [s[3:] for s in seen if s[0] == "locate"] == [(0, 1), (0, 4), (5, 1), (5, 4)]
+
+
+def test_lengths_that_a_model_was_not_trained_for(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not 9; for others train a retriever"):
+        expand([Subject("int8", bundle)], Sweep(cells=Axes(jobs=("search",), dims=(9,))), tmp_path)
 
 
 def test_jobs_that_a_bundle_lacks_are_left_out(bundle: Bundle, tmp_path: Path) -> None:

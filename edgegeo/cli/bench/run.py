@@ -50,7 +50,7 @@ def _number(name: str, help: str, usual: object, least: float = 0) -> Any:
 PlacesFlag = Annotated[int | None, _number("--places", "Unseen places: the gallery, and what is scored.", 1000, 1)]
 RoundsFlag = Annotated[int | None, _number("--rounds", "Processes each cell is measured in.", 2, 1)]
 TargetFlag = Annotated[float | None, _number("--target", "95 % interval of the median that suffices, half.", 0.02)]
-SecondsFlag = Annotated[float | None, _number("--seconds", "Longest counted time of a round.", 1.0)]
+SecondsFlag = Annotated[float | None, _number("--seconds", "Longest counted time of a round.", 0.75)]
 WarmupFlag = Annotated[int | None, _number("--warmup", "Runs of a process before the counted ones.", 2)]
 SeedFlag = Annotated[int | None, _number("--seed", "Order of the cells.", 0)]
 
