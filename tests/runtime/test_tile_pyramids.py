@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from tile_sources import block, picture, write_folder, write_mbtiles
 
-from edgegeo.errors import InputError
+from edgegeo.errors import GalleryError, InputError
 from edgegeo.runtime import Embedder, Gallery, Row, Skipped
+from edgegeo.runtime.gallery_build import build_gallery
+from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.runtime.gallery_rows import identity
 from edgegeo.runtime.tiles.mbtiles import mbtiles
 from edgegeo.runtime.tiles.mercator import Tile
@@ -175,6 +177,21 @@ def test_the_same_tiles_give_the_same_gallery(tmp_path: Path, tiny_bundle: Path)
         assert folder.position(one) == packed.position(other)
         assert np.allclose(folder.vector(one), packed.vector(other), atol=1e-5)
         assert folder.thumbnail(one) == packed.thumbnail(other)
+
+
+def test_a_build_that_was_stopped_goes_on(tmp_path: Path, tiny_bundle: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    embedder, small = Embedder.open(tiny_bundle, threads=1), IntakeSettings(batch=2, part_rows=2)
+    source = mbtiles(write_mbtiles(tmp_path / "m.mbtiles", block(6, 20, 30, 3)))
+    with pytest.raises(KeyboardInterrupt):
+        build_gallery(tmp_path / "g", source, embedder, settings=small, progress=stop)
+    with pytest.raises(GalleryError, match=r"unfinished work with .*m\.mbtiles \(zoom 6\)"):
+        build_gallery(tmp_path / "g", mbtiles(tmp_path / "m.mbtiles", tms=False), embedder, settings=small)
+    report = build_gallery(tmp_path / "g", mbtiles(tmp_path / "m.mbtiles"), embedder, settings=small)
+    assert (report.resumed, len(report.gallery)) == (6, 9)
 
 
 def test_sources_are_told_apart(tmp_path: Path) -> None:

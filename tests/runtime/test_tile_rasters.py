@@ -11,6 +11,7 @@ from edgegeo.errors import InputError
 from edgegeo.geo import distance_km
 from edgegeo.runtime import Embedder, Row, Skipped
 from edgegeo.runtime.gallery_build import build_gallery
+from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.runtime.tiles.cutting import Cutting, Extent, count_cuts, cuts
 from edgegeo.runtime.tiles.geotiff import geotiff
 from edgegeo.runtime.tiles.mercator import Tile, place_of
@@ -185,6 +186,22 @@ def test_a_folder_of_rasters(tmp_path: Path, tiny_bundle: Path) -> None:
     assert report.gallery.id(4) == "deep/b.TIFF/400m/0/0"
     again = [pickle.loads(pickle.dumps(row)) for row in found if isinstance(row, Row)]  # noqa: S301 -- of our own
     assert (drawn(again[0]) == drawn(next(row for row in found if isinstance(row, Row)))).all()
+
+
+def test_a_build_that_was_stopped_goes_on(tmp_path: Path, tiny_bundle: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    file = write(tmp_path / "scene.tif", "EPSG:32632", 499_600, 5_300_000, 2.0)
+    embedder, small = Embedder.open(tiny_bundle, threads=2), IntakeSettings(batch=2, part_rows=2)
+    with pytest.raises(KeyboardInterrupt):
+        build_gallery(
+            tmp_path / "g", geotiff(file, Cutting(ground=200.0, overlap=0)), embedder, settings=small, progress=stop
+        )
+    report = build_gallery(tmp_path / "g", geotiff(file, Cutting(ground=200.0, overlap=0)), embedder, settings=small)
+    assert (report.resumed, len(report.gallery)) == (8, 16)
+    assert [report.gallery.id(row) for row in (0, 15)] == ["scene.tif/200m/0/0", "scene.tif/200m/3/3"]
 
 
 def test_rasters_that_are_refused(tmp_path: Path) -> None:
