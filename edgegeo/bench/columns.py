@@ -95,7 +95,8 @@ def _is_exact(row: Row) -> bool:
 
 def _apart_from_label(row: Row) -> tuple[object, ...]:
     names = ("job", "batch", "threads", "provider", "dims", "rerank", "candidates", "power_mode", "method")
-    return (*(row.get(name) for name in names), row.get("picture", {}).get("tokens"))
+    seen = row.get("picture", {})
+    return (*(row.get(name) for name in names), *(seen.get(name) for name in ("tokens", "tiles", "width", "height")))
 
 
 def _setting(name: str) -> Callable[[Row], str]:

@@ -99,7 +99,8 @@ def _facets(rows: Sequence[Row]) -> dict[str, list[str]]:
         values = list(dict.fromkeys(str(value) for row in rows if (value := read(row)) is not None))
         if len(values) > 1:
             found[name] = values
-    if found.get("setting") == found.get("precision"):
+    # Where a setting says no more than its precision, it is asked for once.
+    if len({(FACETS["precision"](row), row["label"]) for row in rows}) == len(found.get("precision", ())):
         found.pop("setting", None)
     return found
 

@@ -153,6 +153,7 @@ def test_a_report_of_every_format(cli: Any, tmp_path: Path) -> None:
         "results.md", "results.csv", "results.html", "results.tex",
     }  # fmt: skip
     assert cli("bench", "report", folder / "results.jsonl", "-o", tmp_path / "b").out.count("\n") == 3
+    assert "--jobs takes some of generate" in cli("bench", "report", folder, "--jobs", "search").refused()
 
 
 def test_a_comparison_fails_on_what_became_slower(cli: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from edgegeo.cli.output import emit_json, say
 def command(
     results: Annotated[Path, typer.Argument(help="Folder of the results, or its results.jsonl.", show_default=False)],
     formats: Annotated[str, flag("--format", verb="bench_report", help="Of md, csv, html, png, tex.")] = "md,csv,html",
+    jobs: Annotated[str | None, flag("--jobs", verb="bench_report", help="Jobs to report.", show_default="all")] = None,
     about: Annotated[
         str, flag("--about", verb="bench_report", help="A sentence that Markdown and page open with.")
     ] = "",
@@ -28,6 +29,9 @@ def command(
 
     wanted = choices(formats, FORMATS, "--format")
     rows = newest_rows(read_lines(results))
+    if jobs:
+        named = choices(jobs, tuple(dict.fromkeys(row["job"] for row in rows)), "--jobs")
+        rows = [row for row in rows if row["job"] in named]
     folder = output or (results if results.is_dir() else results.parent)
     files = write_reports(rows, folder, wanted, about)
     if as_json:
