@@ -65,7 +65,7 @@ def test_without_a_gallery_locating_is_refused_with_the_remedy(cli: Any, bundle:
 def test_eval_and_bench(cli: Any, bundle: Path, tmp_path: Path) -> None:
     scores = cli("eval", "--bundle", bundle, "--places", 3, "--json")
     assert scores.code == 0, scores.err
-    done = cli("bench", bundle, "--batch", "1", "--threads", "1", "--places", 3, "--seconds", 0.01,
+    done = cli("bench", bundle, "--batch", "1", "--threads", "1", "--places", 3, "--seconds", 0.01, "--rounds", 1,
                "-o", tmp_path / "out", "--json")  # fmt: skip
     assert done.code == 0, done.err
     assert sorted(row["job"] for row in done.json["rows"]) == ["embed_image", "embed_text", "search"]
