@@ -3,7 +3,7 @@
 Every step takes one batch of places and computes their image tokens once. Three things are learned from them:
 contrastive embeddings at the end of the retrieval prompts (InfoNCE, what a SigLIP tower brings along in larger
 models), answers in words (captions, questions about a place, its position), and yes or no on pairs of pictures or of
-a text and a picture, half of them of different places. Half of a batch is groups of alike places.
+a text and a picture, half of them of different places.
 """
 
 import json
@@ -22,7 +22,6 @@ from edgegeo.models.family import find_family
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
 from edgegeo.train.adapting import Learner, reads_any_type
-from edgegeo.train.alike import AlikePlaces
 from edgegeo.train.data import Drawing, PlanetPlaces, planet_places
 from edgegeo.train.diary import Diary
 from edgegeo.train.losses import answer_loss, info_nce, last_positions, unit
@@ -39,11 +38,9 @@ TOKENIZER_PLACES = 4_000
 TEXT, TILE_TALK, PHOTO_TALK, GPS, PAIR, TEXT_PAIR = 64, 96, 64, 48, 48, 88
 NEW_PAIRS = 0.5
 """Share of pairs that show different places."""
-HARD_PAIRS = 0.75
-"""Share of those whose other place is the most alike of the batch, as re-ranking meets it; the rest are drawn."""
-ALL_HARD = 0.6
-"""Share of the steps over which that share rises from none: a model that can tell no pair yet learns from easy ones."""
-WEIGHTS = {"gps": 3.0, "pair": 2.0, "text_pair": 2.0}
+HARD_PAIRS = 0.25
+"""Share of those whose other place is the most alike of the batch; the rest are drawn."""
+WEIGHTS = {"gps": 3.0}
 """Loss weights other than 1. Few of an answer's tokens can be learned at all: its last digits are noise."""
 GPS_PLACES = 200
 """Validation photos that positions are answered for; the whole set would cost minutes."""
@@ -74,7 +71,6 @@ class Pretraining:
 
     def __init__(self, settings: BaseSettings, places: PlanetPlaces) -> None:
         self.settings, self.places = settings, places
-        self.alike = AlikePlaces(places.words)
         self.tokenizer = train_tokenizer(corpus(places.words[:TOKENIZER_PLACES]), settings.shape.vocab)
         self.talk = Talk(self.tokenizer, image_spec(settings.shape, self.tokenizer))
         torch.manual_seed(settings.seed)
@@ -93,15 +89,15 @@ class Pretraining:
         """One optimiser step; which places and words it takes depends on the seed and the number only."""
         s = self.settings
         rng = np.random.default_rng((s.seed, number))
-        index = self.alike.batch(s.batch, rng)
-        losses = self.losses(index, rng, HARD_PAIRS * min(1.0, number / (ALL_HARD * s.steps)))
+        index = rng.choice(len(self.places.words), s.batch, replace=False)
+        losses = self.losses(index, rng)
         total: Tensor = torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
         total.backward()
         norm = self.masters.step(cosine(number, s.steps, s.warmup, s.lr))
         return {name: float(value.detach()) for name, value in losses.items()} | {"norm": norm}
 
-    def losses(self, index: np.ndarray, rng: np.random.Generator, hard: float) -> dict[str, Tensor]:
-        """Each task's loss on the places of `index`; `hard` of the pairs of different places are the most alike."""
+    def losses(self, index: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Each task's loss on the places of `index`."""
         model, talk, words = self.model, self.talk, [self.places.words[i] for i in index]
         both = np.concatenate([self.places.pictures(kind, index) for kind in ("tile", "photo")])
         features = features_of(model, both)
@@ -123,7 +119,7 @@ class Pretraining:
             losses[name] = answer_loss(hidden_states(model, rows.ids, feats), rows.labels, head, start)
         likeness = {"pair": (photos @ tiles.T).detach(), "text_pair": (texts @ tiles.T).detach()}
         for name, query, length in (("pair", "image", PAIR), ("text_pair", "text", TEXT_PAIR)):
-            other, same = partners(likeness[name][:n], rng, hard)
+            other, same = partners(likeness[name][:n], rng)
             rows = talk.pairs(query, some, same, rng, length)
             seen = tile[other] if query == "text" else torch.stack([photo[:n], tile[other]], 1).flatten(0, 1)
             losses[name] = answer_loss(hidden_states(model, rows.ids, seen), rows.labels, head, start)
@@ -152,13 +148,13 @@ class Pretraining:
         return validate.retrieval(embed, learner, source) | validate.answers(learner, source, some, 1.0, 22, some)
 
 
-def partners(likeness: Tensor, rng: np.random.Generator, hard: float) -> tuple[Tensor, np.ndarray]:
-    """For each query (rows) a tile (columns), and whether it is its own; others are random, or the most alike."""
+def partners(likeness: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+    """For each query (rows) a tile (columns), and whether it is its own; others are random or the most alike."""
     n, wide = likeness.shape
     own = torch.arange(n)
     hardest = likeness.scatter(1, own[:, None], float("-inf")).argmax(1)
     drawn = (own + torch.from_numpy(rng.integers(1, wide, n))) % wide
-    different = torch.where(torch.from_numpy(rng.random(n) < hard), hardest, drawn)
+    different = torch.where(torch.from_numpy(rng.random(n) < HARD_PAIRS), hardest, drawn)
     same = rng.random(n) >= NEW_PAIRS
     return torch.where(torch.from_numpy(same), own, different), same
 

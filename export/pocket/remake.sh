@@ -12,16 +12,15 @@ train=(--cache "$work/places" --places "${PLACES:-60000}" --set "data.validation
 steps() { echo "--steps ${STEPS:-$1}"; }
 
 # shellcheck disable=SC2046  # two words each
-edgegeo train base -o "$work/base" "${train[@]}" $(steps 900) --batch 128 --seed 2026 --set compile=true --set validate_every=250
+edgegeo train base -o "$work/base" "${train[@]}" $(steps 1000) --batch 128 --seed 2026 --set compile=true --set validate_every=250
 mkdir -p "$out"
 cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out/"
 
 adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
 lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora
-# The same commands as three rows of benchmarks/training.py.
-edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" $(steps 60) --set schedule.validate_every=30
-edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" $(steps 200) --set schedule.validate_every=50 --set queries=10
-edgegeo train gps -o "$gps" "${adapt[@]}" $(steps 250) --set lr=5e-4 --set schedule.validate_every=125
+edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" $(steps 200) --set schedule.validate_every=50
+edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" $(steps 300) --set schedule.validate_every=75
+edgegeo train gps -o "$gps" "${adapt[@]}" $(steps 250) --recipe "$here/../train/answers.gps.pocket.toml"
 mv "$out"/adapters/*.run "$work/"
 
 # Test places are looked at here for the first time.

@@ -63,12 +63,5 @@ def test_the_diary_holds_losses_and_scores(base_folder: Path) -> None:
 def test_partners_are_own_or_other_as_said() -> None:
     likeness = torch.eye(6)[:4]
     for seed in range(5):
-        other, same = partners(likeness, np.random.default_rng(seed), 0.5)
+        other, same = partners(likeness, np.random.default_rng(seed))
         assert np.array_equal(other.numpy() == np.arange(4), same)
-
-
-def test_hard_partners_are_the_most_alike() -> None:
-    likeness = torch.tensor([[1.0, 0.2, 0.9, 0.1], [0.3, 1.0, 0.1, 0.8]])
-    for seed in range(5):
-        other, same = partners(likeness, np.random.default_rng(seed), 1.0)
-        assert other[~same].tolist() == np.array([2, 3])[~same].tolist()
