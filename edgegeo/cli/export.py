@@ -15,7 +15,7 @@ from edgegeo.errors import InputError
 from edgegeo.recipe import with_budget
 
 if TYPE_CHECKING:
-    from edgegeo.export.budget import Budget
+    from edgegeo.export.budget_terms import Budget
     from edgegeo.export.report import ExportReport, ReportRow
     from edgegeo.recipe import Recipe
 
@@ -145,7 +145,7 @@ def _budget(max_drop: float | None, places: int, proven: bool, agreement: bool) 
         if proven or agreement:
             raise InputError(f"{'--proven' if proven else '--agreement'} only works with --max-drop")
         return None
-    from edgegeo.export.budget import Budget
+    from edgegeo.export.budget_terms import Budget
 
     return Budget(max_drop, places, proven, agreement)
 

@@ -36,9 +36,10 @@ def export(
 
     Nothing is left at `out` unless all of that succeeded; what stood there before stays until then. Raises
     CheckpointError, VerificationError (also for a budget that no mix keeps to), BundleError (also for a full disk);
-    before any work DeviceError where memory or
-    disk will not suffice, unless `force`.
+    before any work DeviceError where memory or disk will not suffice, unless `force`.
     """
+    if budget is not None:
+        budget.check(recipe)
     # Imported here: torch, transformers and onnx take seconds, and a wrong option should be told before.
     from edgegeo.export.costs import Costs
     from edgegeo.export.onnx_folder import export_onnx_folder, onnx_home
@@ -52,8 +53,6 @@ def export(
         if budget is not None:
             raise InputError(f"{checkpoint} holds ONNX graphs, which are packed as they are; leave --max-drop out")
         return export_onnx_folder(checkpoint, recipe, out, places, progress)
-    if budget is not None:
-        budget.check(recipe)
     check_target(out)
     seen = check_room(checkpoint, recipe, out, adapters, force)
     if announce is not None:
