@@ -94,6 +94,8 @@ class Component:
     """The graph's output of a vision or text component; "": image_features, text_embeds."""
     layers: dict[str, str] = field(default_factory=dict)
     """Precision of the matrices that are kept finer, by layer."""
+    cache: str = "fp32"
+    """What a decoder's KV cache is stored in."""
 
     @property
     def precisions(self) -> frozenset[str]:

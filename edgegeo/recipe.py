@@ -10,12 +10,20 @@ from edgegeo.schema import SchemaFault, parse
 
 DIALECTS = {"cpu": "ort", "tensorrt": "trt"}
 """Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones."""
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8-blocks", "int8", "nf4", "int4")
 """From the finest to the coarsest."""
-BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+EXPLICIT = ("fp32", "fp16", "int8", "int4")
+"""Those that the standard operators of the tensorrt target have."""
+BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8-blocks": 1.0, "int8": 1.0, "nf4": 0.5, "int4": 0.5}
 """Of one weight, without scales."""
-SESSION = {"fp32": 1.2, "fp16": 2.2, "int8": 1.1, "int4": 1.7}
+SESSION = {"fp32": 1.2, "fp16": 2.2, "bf16": 2.2, "int8-blocks": 1.6, "int8": 1.1, "nf4": 1.1, "int4": 1.7}
 """Memory of an open session by bytes of its weights: kernels keep packed copies (benchmarks/results/real_size.md)."""
+ROUNDINGS = ("nearest", "hqq", "gptq")
+"""How weights become codes of a block (edgegeo/export/rounding/); gptq needs a calibration."""
+RANGES = ("mse", "minmax", "percentile", "entropy")
+"""How the range of static activations follows from what was seen (edgegeo/calibration/ranges.py)."""
+CACHES = ("fp32", "fp16", "int8")
+"""What the KV cache may be stored in."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,8 @@ class Recipe:
     name: str
     """Suffix of the default bundle name."""
     target: str = "cpu"
-    """Where it runs, which chooses the operators: "cpu", or "tensorrt" (standard operators with explicit Q/DQ; in this
-    version onnxruntime's CPU runs them to check them, engines are compiled by other tools)."""
+    """Where it runs, which chooses the operators: "cpu", or "tensorrt" (standard operators with explicit Q/DQ, compiled
+    on the device by `edgegeo compile`; onnxruntime runs them too, to check them)."""
     vision: str = "fp32"
     """Precision of the vision tower's matrices."""
     trunk: str = "fp32"
@@ -62,10 +70,20 @@ class Recipe:
     """Storage of the token-embedding table: fp32 or fp16."""
     vision_activations: str = "dynamic"
     """int8 only: "dynamic" (range per call) or "static" (calibrated Q/DQ)."""
+    trunk_activations: str = "dynamic"
+    head_activations: str = "dynamic"
+    ranges: str = "mse"
+    """Of static activations: "mse", "minmax", "percentile" or "entropy"."""
+    rounding: str = "nearest"
+    """int4 and int8-blocks only: "nearest", "hqq", or "gptq" (with recorded activations)."""
+    smooth: float = 0.0
+    """Share of the activations' outliers that equalisation moves into the weights (SmoothQuant's alpha); 0: none."""
+    kv: str = "fp32"
+    """Storage of the KV cache on the cpu target: "fp32", "fp16", or "int8" (calibrated, onnxruntime >= 1.31)."""
     block_size: int = 32
-    """int4 only: weights that share one scale."""
+    """int4, int8-blocks and nf4 only: weights that share one scale."""
     accuracy_level: int = 4
-    """int4 only: MatMulNBits accumulation, 4 = int8 activations (fastest), 1 = fp32 (safest)."""
+    """int4 and int8-blocks only: MatMulNBits accumulation, 4 = int8 activations (fastest), 1 = fp32 (safest)."""
     image: TokenBudget = TokenBudget()
     """What the model sees of a picture."""
     layers: dict[str, str] = field(default_factory=dict)
@@ -80,13 +98,23 @@ class Recipe:
                 raise ValueError(f"{part} must be one of {', '.join(PRECISIONS)}, not {getattr(self, part)!r}")
         if self.embeddings not in ("fp32", "fp16"):
             raise ValueError(f"embeddings must be fp32 or fp16, not {self.embeddings!r}")
-        if self.vision_activations not in ("dynamic", "static"):
-            raise ValueError(f"vision_activations must be dynamic or static, not {self.vision_activations!r}")
+        for part in ("vision_activations", "trunk_activations", "head_activations"):
+            if getattr(self, part) not in ("dynamic", "static"):
+                raise ValueError(f"{part} must be dynamic or static, not {getattr(self, part)!r}")
+        for name, known in (("ranges", RANGES), ("rounding", ROUNDINGS), ("kv", CACHES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if not 0.0 <= self.smooth < 1.0:
+            raise ValueError(f"smooth must be at least 0 and below 1, not {self.smooth}")
         if self.target not in DIALECTS:
             raise ValueError(f"target must be {' or '.join(DIALECTS)}, not {self.target!r}")
         if wrong := {k: v for k, v in self.layers.items() if v not in PRECISIONS}:
             pattern, value = next(iter(wrong.items()))
             raise ValueError(f"layers.{pattern!r} must be one of {', '.join(PRECISIONS)}, not {value!r}")
+        if self.target == "tensorrt" and (wrong_ones := sorted(self.precisions - set(EXPLICIT))):
+            raise ValueError(f"TensorRT's graphs have {', '.join(EXPLICIT)}, not {wrong_ones[0]}")
+        if self.target == "tensorrt" and (self.kv != "fp32" or (self.rounding == "hqq" and "int4" in self.precisions)):
+            raise ValueError("kv and rounding = 'hqq' are for the cpu target; TensorRT's graphs have a cache in fp16")
         if self.target == "tensorrt" and "int4" in self.precisions and self.block_size < 64:
             raise ValueError(f"block_size must be 64 or 128 for int4 under TensorRT, not {self.block_size}")
         if self.block_size not in (16, 32, 64, 128, 256):
@@ -100,7 +128,19 @@ class Recipe:
     @property
     def exact(self) -> bool:
         """Whether nothing is rounded."""
-        return self.precisions == {"fp32"} and self.embeddings == "fp32"
+        return self.precisions == {"fp32"} and self.embeddings == self.kv == "fp32"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it asks for recorded activations."""
+        static = {self.vision_activations, self.trunk_activations, self.head_activations}
+        blocks = self.precisions & {"int4", "int8-blocks"}
+        return (
+            ("int8" in self.precisions and "static" in static)
+            or (self.rounding == "gptq" and bool(blocks))
+            or self.smooth > 0
+            or self.kv == "int8"
+        )
 
 
 def precision_of(layer: str, layers: Mapping[str, str], otherwise: str) -> str:
@@ -127,7 +167,7 @@ def preset(precision: str, target: str = "cpu") -> Recipe:
     recipe = Recipe(name=name, target=target, vision=precision, trunk=precision, head=precision, block_size=block_size)
     if precision == "fp32":
         return recipe
-    if precision == "int4":
+    if precision in ("int8-blocks", "nf4", "int4"):
         # The vision tower stays at 8 bits: MatMulNBits is slower than int8 on its long sequences (benchmarks/).
         return replace(recipe, vision="int8", embeddings="fp16")
     return replace(recipe, embeddings="fp16")

@@ -1,6 +1,8 @@
-"""What quantised ranges are calibrated on, and how: real samples with their hashes, never random data. Torch-free."""
+"""What quantised models are calibrated on, and what was seen: samples with their hashes, statistics of every layer.
 
-from edgegeo.calibration.ranges import record_ranges
+Never random data, unless asked for, and then everything made from it says so. Torch-free.
+"""
+
 from edgegeo.calibration.samples import (
     SampleManifest,
     check_samples,
@@ -9,13 +11,17 @@ from edgegeo.calibration.samples import (
     readable,
     write_manifest,
 )
+from edgegeo.calibration.statistics import Calibration, LayerStatistics, Statistics, open_calibration
 
 __all__ = [
+    "Calibration",
+    "LayerStatistics",
     "SampleManifest",
+    "Statistics",
     "check_samples",
     "describe_samples",
+    "open_calibration",
     "read_manifest",
     "readable",
-    "record_ranges",
     "write_manifest",
 ]

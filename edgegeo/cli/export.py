@@ -79,6 +79,10 @@ AgreementFlag = Annotated[
 PlanFlag = Annotated[
     bool, flag("--plan", verb="export", help="Only say what the export needs; what running needs: edgegeo plan.")
 ]
+CalibrationFlag = Annotated[
+    Path | None,
+    flag("--calibration", verb="export", help="File of edgegeo calibrate.", show_default="recorded on planet places"),
+]
 ForceFlag = Annotated[bool, flag("--force", verb="export", help="Start although memory or disk will hardly suffice.")]
 
 
@@ -102,6 +106,7 @@ def command(
     image_size: ImageSizeFlag = None,
     tiles: TilesFlag = None,
     max_pixels: MaxPixelsFlag = None,
+    calibration: CalibrationFlag = None,
     max_drop: MaxDropFlag = None,
     budget_places: BudgetPlacesFlag = 1000,
     proven: ProvenFlag = False,
@@ -119,7 +124,7 @@ def command(
     )
     if max_drop is not None:
         settings = replace(settings, name=f"{settings.name}-drop{max_drop:g}")
-    roles = _adapters(adapter or [])
+    roles = adapters_of(adapter or [])
     from edgegeo.home import default_bundle
     from edgegeo.models.hub import checkpoint_name, find_checkpoint, is_repository
 
@@ -129,13 +134,16 @@ def command(
     if plan:
         _only_plan(source, settings, place, roles, as_json)
         return
+    from edgegeo.calibration import open_calibration
     from edgegeo.export import export
 
+    seen = open_calibration(calibration) if calibration is not None else None
     budget = _budget(max_drop, budget_places, proven, agreement)
     with progress_bar() as progress:
         report = export(
             source, settings, place, adapters=roles, method=method, places=places, progress=progress, force=force,
             announce=None if as_json else print_preview, budget=budget,
+            calibration=seen,
         )  # fmt: skip
     emit_json(report.to_dict()) if as_json else _print(report)
 
@@ -173,7 +181,8 @@ def _settings(flags: dict[str, bool], recipe: Path | None, target: str | None) -
     return load_recipe(recipe)
 
 
-def _adapters(words: list[str]) -> dict[str, Path]:
+def adapters_of(words: list[str]) -> dict[str, Path]:
+    """Role -> folder of the ROLE=FOLDER words of --adapter; InputError for others."""
     found: dict[str, Path] = {}
     for word in words:
         role, _, folder = word.partition("=")

@@ -17,7 +17,8 @@ from edgegeo.cli.flags import flag
 from edgegeo.errors import EdgegeoError
 
 VERBS = (
-    "export", "locate", "serve", "verify", "lint", "compile", "embed", "eval", "fit", "plan", "doctor", "wheelhouse",
+    "export", "calibrate", "locate", "serve", "verify", "lint", "compile", "embed", "eval", "fit", "plan", "doctor",
+    "wheelhouse",
 )  # fmt: skip
 GROUPS = ("bench", "index", "train", "planet", "data")
 EXTRAS = {

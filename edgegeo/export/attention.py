@@ -16,6 +16,7 @@ import numpy as np
 from edgegeo.export.blocks import softmax_attention
 from edgegeo.export.decoder_shape import TrunkShape
 from edgegeo.export.graph import FLOAT, MICROSOFT, Graph
+from edgegeo.export.kv_cache import CacheStorage
 from edgegeo.export.rope import Pair, rope_tables, rotate, rows_of_grids, rows_of_positions
 
 FORBIDDEN = -60000.0
@@ -31,8 +32,9 @@ class OrtAttention:
     the branch does not run. `causal=0` with a bias would need onnxruntime 1.31.
     """
 
-    def __init__(self, graph: Graph, text: Any, shape: TrunkShape) -> None:
+    def __init__(self, graph: Graph, text: Any, shape: TrunkShape, cache: CacheStorage | None = None) -> None:
         self.graph, self.shape = graph, shape
+        self.cache = cache or CacheStorage()
         self._last_keys()
         graph.node("Squeeze", ["mask_total", graph.integers("axis_0", [0])], "mask_total_scalar")
         graph.node("Cast", ["mask_total_scalar"], "total_sequence_length", to=INT32)
@@ -75,22 +77,18 @@ class OrtAttention:
         graph, shape, name = self.graph, self.shape, f"layers.{index}"
         kind, window = shape.layer_types[index], shape.windows[index]
         past = [f"past_key_values.{index}.key", f"past_key_values.{index}.value"]
-        present = [f"present.{index}.key", f"present.{index}.value"]
-        options: dict[str, int] = {}
+        options: dict[str, Any] = {"num_heads": shape.heads, "kv_num_heads": shape.kv_heads, "scale": scale}
         if self.numbers:
             inputs = [*self._rotated(packed, name), *past, "seqlens_k", "total_sequence_length", "", ""]
         else:
             inputs = [packed, "", ""] if packed else [query, key, value]
             inputs += [*past, "seqlens_k", "total_sequence_length", *self.tables[kind]]
-            options = {"do_rotary": 1, "rotary_interleaved": 0}
+            options |= {"do_rotary": 1, "rotary_interleaved": 0}
         if window:
             # Not local_window_size: onnxruntime 1.23 looks one position further back with it than 1.31.
             inputs += ["", self.masks[window]]
         out = f"{name}.causal" if shape.blocks else f"{name}.attended"
-        graph.node(
-            "GroupQueryAttention", inputs, [out, *present], MICROSOFT, num_heads=shape.heads,
-            kv_num_heads=shape.kv_heads, scale=scale, **options,
-        )  # fmt: skip
+        self.cache.attend(graph, index, inputs, out, options)
         if not shape.blocks:
             return out
         both_ways = graph.branch(f"{name}.pictures", lambda: self._both_ways(index, query, scale))

@@ -21,6 +21,9 @@ ACTIVATIONS = {
 
 def layer_norm(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, epsilon: float) -> str:
     """Layer norm over the last axis. weight (C,), bias (C,) or None; stored as `<name>.weight` and `.bias`."""
+    factor = graph.divide(name)
+    if factor is not None:
+        weight, bias = weight / factor, None if bias is None else bias / factor
     inputs = [x, graph.weight(f"{name}.weight", weight)]
     if bias is not None:
         inputs.append(graph.weight(f"{name}.bias", bias))
@@ -41,7 +44,8 @@ def skip_layer_norm(
 
 def rms_norm(graph: Graph, x: str, gamma: Array, name: str, epsilon: float) -> str:
     """x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich 2019). gamma (C,)."""
-    weight = graph.weight(f"{name}.weight", gamma)
+    factor = graph.divide(name)
+    weight = graph.weight(f"{name}.weight", gamma if factor is None else gamma / factor)
     if graph.dialect == "ort":
         return graph.node(
             "SimplifiedLayerNormalization", [x, weight], name, axis=-1, epsilon=epsilon, stash_type=1

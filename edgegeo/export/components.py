@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import Component, ImageSpec
+from edgegeo.calibration import Statistics
 from edgegeo.export import lint
-from edgegeo.export.graph import Graph, weights_to
+from edgegeo.export.equalising import equalised_ranges, equalising
+from edgegeo.export.graph import Graph, divided_by, weights_to
 from edgegeo.export.head import build_head
 from edgegeo.export.linear import Storage
 from edgegeo.export.source import Source, base_tensors, weights_hash
@@ -18,14 +20,16 @@ from edgegeo.models.family import Family, Parts
 from edgegeo.recipe import DIALECTS, PRECISIONS, Recipe
 
 STEMS = {"vision": "vision_encoder", "trunk": "decoder_model_merged", "head": "lm_head", "text": "text_model"}
-SUFFIXES = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int4": "_q4"}
+SUFFIXES = {
+    "fp32": "", "fp16": "_fp16", "bf16": "_bf16", "int8": "_int8", "int8-blocks": "_q8", "int4": "_q4", "nf4": "_bnb4",
+}  # fmt: skip
 """File names as in Hugging Face repositories of ONNX multimodal models."""
 
 KINDS_OF_ROLE = {"embed": ("vision", "trunk"), "rerank": ("vision", "trunk"), "generate": ("vision", "trunk", "head")}
 KINDS_OF_DUAL = {"embed": ("vision", "text")}
 
-Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
-"""Component name -> layer name -> calibrated (low, high) of the layer's input."""
+Ranges = Mapping[str, Statistics]
+"""Component name -> what its layers were seen to multiply."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,19 @@ def precision(kind: str, recipe: Recipe) -> str:
     return str(getattr(recipe, "trunk" if kind == "text" else kind))
 
 
-def storage(
-    kind: str, recipe: Recipe, ranges: Mapping[str, tuple[float, float]] | None = None, name: str = ""
-) -> Storage:
-    """How the matrices of the component `name` (by default named as its kind) are stored under a recipe."""
+def storage(kind: str, recipe: Recipe, seen: Statistics | None = None, name: str = "") -> Storage:
+    """How the matrices of the component `name` (by default named as its kind) are stored under a recipe.
+
+    seen: what its layers multiply, for whatever of the recipe is calibrated.
+    """
+    factors = equalising(seen, recipe.smooth, gated=kind == "trunk") if seen is not None else {}
+    activations = getattr(recipe, f"{'trunk' if kind == 'text' else kind}_activations")
+    static = seen is not None and activations == "static"
     return Storage(
         precision=precision(kind, recipe), block_size=recipe.block_size, accuracy_level=recipe.accuracy_level,
-        ranges=ranges or {}, layers=recipe.layers, component=name or kind,
+        ranges=equalised_ranges(seen, recipe.ranges, factors) if static and seen is not None else {},
+        layers=recipe.layers, component=name or kind, rounding=recipe.rounding, statistics=seen or {}, factors=factors,
+        kv=recipe.kv if kind == "trunk" else "fp32",
     )  # fmt: skip
 
 
@@ -108,7 +118,7 @@ def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None
     tail = part.name.removeprefix(part.kind)
     file = f"onnx/{STEMS[part.kind]}{tail}{SUFFIXES[precision(part.kind, recipe)]}.onnx"
     how = storage(part.kind, recipe, (ranges or {}).get(part.name), part.name)
-    with weights_to(folder / file):
+    with weights_to(folder / file), divided_by(how.factors):
         graph = build(part, how, recipe.embeddings, DIALECTS[recipe.target])
     graph.save(folder / file)
     if graph.dialect == "trt":
@@ -117,7 +127,7 @@ def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None
     coarsest = max(used.values(), key=PRECISIONS.index, default=how.precision)
     output = "image_embeds" if part.family.text and part.kind == "vision" else ""
     others = {name: stored for name, stored in used.items() if stored != coarsest}
-    return Component(part.kind, file, coarsest, output, others), tuple(f"{part.name}.{name}" for name in used)
+    return Component(part.kind, file, coarsest, output, others, how.kv), tuple(f"{part.name}.{name}" for name in used)
 
 
 def module(kind: str, parts: Parts) -> Any:

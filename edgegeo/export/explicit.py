@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.export.graph import FLOAT, Graph
-from edgegeo.export.linear import Storage, multiply, quantise_columns, quantise_grid, to_half
+from edgegeo.export.linear import Storage, multiply, to_half
+from edgegeo.export.rounding import quantise_columns, quantise_grid
 
 Array = NDArray[np.float32]
 
@@ -52,7 +53,7 @@ def _matrix(graph: Graph, weight: Array, name: str, storage: Storage, precision:
     if precision == "int4" and storage.block_size not in TRT_BLOCKS:
         raise ValueError(f"TensorRT multiplies 4-bit blocks of 64 or 128, not {storage.block_size}; set block_size")
     if precision == "int4" and k % storage.block_size == 0 and n % 2 == 0:
-        packed, scale = quantise_grid(weight, storage.block_size)
+        packed, scale = quantise_grid(weight, storage.block_size, storage.rounder(name, graph.layer_inputs[name]))
         if scale.min() >= SMALLEST:
             inputs = [
                 graph.weight_int4(f"{name}.weight_int4", packed, (k, n)),

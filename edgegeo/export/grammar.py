@@ -15,7 +15,7 @@ grammar.npz (`runtime/grammar.py` reads it), states counted from 0 in the order 
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from edgegeo.export.automaton import OPEN, Automaton, add_answer, add_caption, add_reason
 from edgegeo.export.graph import array
-from edgegeo.export.linear import as_stored
 from edgegeo.export.vocabulary import token_bytes
 from edgegeo.models.checkpoint import AnswerForm
 
@@ -38,15 +37,17 @@ SAMPLES = b"aA012579+-"
 """What may come behind a forced text, to see whether it would be cut into other tokens."""
 FAR = 1 << 30
 Ints = NDArray[np.int64]
+Stored = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def write_grammar(
-    tokenizer: Any, head: Any, form: AnswerForm, folder: Path, precision: str = "fp32", block_size: int = 32
+    tokenizer: Any, head: Any, form: AnswerForm, folder: Path, stored: Stored = np.asarray
 ) -> str:
     """Compile the grammar and write it into `folder`; returns the file's name.
 
     tokenizer: tokenizers.Tokenizer; head: the torch Linear (vocabulary, hidden) of the role that generates, of which
-    the rows are kept as the bundle's own head has them at `precision`: the grammar narrows that model, not another.
+    the rows are kept as the bundle's own head has them, which `stored` makes of them: the grammar narrows that model,
+    not another.
     CheckpointError for a tokenizer of an unknown kind.
     """
     weight = head.weight
@@ -54,7 +55,7 @@ def write_grammar(
     rows = compiled["row_tokens"].tolist()
     bias = np.zeros(0, np.float32) if head.bias is None else array(head.bias[rows])
     with (folder / GRAMMAR_NAME).open("wb") as file:
-        kept = as_stored(np.ascontiguousarray(array(weight[rows])), precision, block_size)
+        kept = stored(np.ascontiguousarray(array(weight[rows])))
         np.savez_compressed(file, rows=kept, bias=bias, **compiled)
     return GRAMMAR_NAME
 

@@ -6,7 +6,7 @@ opset 20 without contrib operators, 21 only where a 4-bit weight needs it, loada
 Large graphs never stand in memory: under `weights_to` an initialiser goes to the data file as it is added.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -37,6 +37,7 @@ INT4 = TensorProto.INT4
 Dims = Sequence[str | int]
 
 _TARGET: ContextVar[Path | None] = ContextVar("_TARGET", default=None)
+_FACTORS: ContextVar[Mapping[str, NDArray[np.float32]] | None] = ContextVar("_FACTORS", default=None)
 
 
 def array(tensor: Any) -> NDArray[np.float32]:
@@ -56,6 +57,19 @@ def weights_to(file: Path) -> Iterator[None]:
         yield
     finally:
         _TARGET.reset(token)
+
+
+@contextmanager
+def divided_by(factors: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
+    """In graphs made inside, each of these tensors comes out divided by its factor (channels,); products undo it.
+
+    `Graph.save` raises ValueError where a tensor is left that nothing divides: what follows it would be wrong.
+    """
+    token = _FACTORS.set(factors)
+    try:
+        yield
+    finally:
+        _FACTORS.reset(token)
 
 
 class Graph:
@@ -82,6 +96,9 @@ class Graph:
         self._standing: set[str] = set()
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self.factors: Mapping[str, NDArray[np.float32]] = _FACTORS.get() or {}
+        """Tensor -> what it is divided by, see `divided_by`."""
+        self._divided: set[str] = set()
         self._suffix = ""
         """Behind the names of what a branch adds, where it asked for one."""
         self.layer_inputs: dict[str, str] = {}
@@ -112,6 +129,18 @@ class Graph:
         if name not in self._weights:
             self._add(name, INT64, np.shape(values), np.array(values, np.int64))
         return name
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """A small constant, reused when it was added before."""
+        if name not in self._weights:
+            self._add(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value)
+        return name
+
+    def divide(self, name: str) -> NDArray[np.float32] | None:
+        """What the caller, who makes the tensor `name`, has to divide it by; None for nothing."""
+        if name in self.factors:
+            self._divided.add(name)
+        return self.factors.get(name)
 
     def node(
         self, operator: str, inputs: Sequence[str], outputs: str | Sequence[str], domain: str = "", **attributes: Any
@@ -178,6 +207,8 @@ class Graph:
 
         Equal graphs give equal bytes. Only the data file may pass protobuf's limit of 2 GB.
         """
+        if undone := sorted(set(self.factors) - self._divided):
+            raise ValueError(f"nothing in {self.name} divides {undone[0]}, which is to be equalised")
         if self._target not in (None, file):
             raise ValueError(f"{self.name} was begun for {self._target}, not for {file}")
         file.parent.mkdir(parents=True, exist_ok=True)

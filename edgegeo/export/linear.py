@@ -6,33 +6,36 @@ For onnxruntime on CPU (dialect "ort"):
 |---|---|---|
 | fp32 | float32 | MatMul |
 | fp16 | float16 | Cast to float32 (folded when the session opens), MatMul: half the disk, the same memory and speed |
+| bf16 | bfloat16 | likewise; exact for checkpoints that are published in it |
 | int8, dynamic | int8, one scale a column | DynamicQuantizeLinear with the range of the call, MatMulIntegerToFloat |
 | int8, static | int8, one scale a column | QuantizeLinear with a calibrated range, MatMulIntegerToFloat |
-| int4 | 4 bits, one scale a block | MatMulNBits |
+| int8-blocks | 8 bits, one scale a block | MatMulNBits |
+| int4 | 4 bits, one scale a block, by `Rounder` | MatMulNBits |
+| nf4 | 4 bits of NormalFloat (QLoRA, arXiv 2305.14314), one scale a block | MatMulBnb4: widens its weights at every call, 9 times slower than fp32 at decoding (onnxruntime 1.31): for checkpoints trained on nf4, to run just those weights |
 
 Activations are uint8 and weights int8 because x86 has VNNI kernels for just that pair: signed activations
 run 10 times slower there (measured on onnxruntime 1.31). Weights stay within +-127 and symmetric.
 
 For TensorRT (dialect "trt") see `edgegeo.export.explicit`.
-"""
+"""  # noqa: E501
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegeo.calibration import LayerStatistics
 from edgegeo.export.graph import MICROSOFT, Graph
+from edgegeo.export.rounding import Packed, Rounder, quantise_blocks, quantise_columns, unpacked
 from edgegeo.recipe import precision_of
 
 Array = NDArray[np.float32]
 
-SHRINKS = np.arange(1.0, 0.74, -0.02, dtype=np.float32)
-"""A 4-bit block tries its full range and these shares of it."""
-SLICE = 1 << 16
-"""Numbers that one thread quantises at a time: small enough for its cache, so time and memory stay bounded."""
+BITS = {"int4": 4, "int8-blocks": 8}
+NF4 = 1
+"""MatMulBnb4's number of the data type."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,20 @@ class Storage:
     """Precision of single layers, `Recipe.layers`."""
     component: str = ""
     """Stands before a layer's name, and a dot, where `layers` is asked for it."""
+    rounding: str = "nearest"
+    """Method of blocks, `Recipe.rounding`."""
+    statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
+    """What every layer multiplies, for "gptq"."""
+    factors: Mapping[str, Array] = field(default_factory=dict)
+    """Tensor -> what it comes out divided by (`edgegeo.export.equalising`)."""
+    kv: str = "fp32"
+    """Storage of a decoder's KV cache, `Recipe.kv`."""
     ladder: tuple[str, ...] = ()
     """Finer precisions that a layer can be switched to while the graph runs, for measuring (`switched_linear`)."""
+
+    def rounder(self, name: str, x: str) -> Rounder:
+        """How the matrix of a layer, which multiplies the tensor x, is rounded to blocks."""
+        return Rounder(self.rounding, self.statistics.get(name), self.factors.get(x))
 
     def of(self, name: str) -> str:
         """Precision of a layer."""
@@ -70,16 +85,19 @@ def linear(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, s
         from edgegeo.export.switched import switched_linear  # which calls this function for every precision
 
         return switched_linear(graph, x, weight, bias, name, storage)
+    weight, bias = _equalised(graph, x, weight, bias, name)
     if graph.dialect == "trt":
         from edgegeo.export.explicit import explicit  # which quantises with what stands here
 
         return explicit(graph, x, weight, bias, name, storage, precision)
     if precision == "int8":
         return _int8(graph, x, weight, bias, name, storage.ranges.get(name))
-    if precision == "int4":
-        return _int4(graph, x, weight, bias, name, storage)
-    if precision == "fp16":
-        stored = graph.weight(f"{name}.weight_fp16", to_half(weight, name))
+    if precision in BITS:
+        return _blocks(graph, x, weight, bias, name, storage, BITS[precision])
+    if precision == "nf4":
+        return _nf4(graph, x, weight, bias, name, storage.block_size)
+    if precision in ("fp16", "bf16"):
+        stored = graph.weight(f"{name}.weight_{precision}", narrowed(weight, precision, name))
         matrix = graph.node("Cast", [stored], f"{name}.weight", to=1)
     else:
         matrix = graph.weight(f"{name}.weight", weight)
@@ -94,44 +112,16 @@ def to_half(weight: Array, name: str) -> NDArray[np.float16]:
     return weight.astype(np.float16)
 
 
-def quantise_columns(weight: Array) -> tuple[NDArray[np.int8], Array]:
-    """Symmetric int8 with one scale per output column: (K, N) -> int8 (K, N), scale (N,) float32."""
-    k, n = weight.shape
-    codes, scale = np.empty((k, n), np.int8), np.empty(n, np.float32)
+def narrowed(weight: Array, precision: str, name: str) -> NDArray[Any]:
+    """A copy in float16 (see `to_half`) or bfloat16."""
+    if precision == "fp16":
+        return to_half(weight, name)
+    import ml_dtypes
 
-    def work(a: int, b: int) -> None:
-        part = weight[:, a:b]
-        peak = np.abs(part).max(axis=0) / np.float32(127.0)
-        scale[a:b] = np.where(peak > 0, peak, np.float32(1.0))
-        codes[:, a:b] = np.clip(np.rint(part / scale[a:b]), -127, 127)
-
-    _in_slices(work, n, k)
-    return codes, scale
+    return weight.astype(ml_dtypes.bfloat16)
 
 
-def quantise_blocks(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], Array]:
-    """Symmetric 4-bit blocks along K, as MatMulNBits wants them.
-
-    weight (K, N) -> codes (N, K/block, block/2) uint8, scales (N, K/block) float32; a last short block is zero-padded.
-    The value of largest magnitude in a block maps to -8 and the zero point is 8, as onnxruntime's own quantiser
-    does; of a few shrunken scales the one with the least squared error is kept, which costs nothing at run time.
-    """
-    k, n = weight.shape
-    blocks = -(-k // block_size)
-    packed = np.empty((n, blocks, block_size // 2), np.uint8)
-    scales = np.empty((n, blocks), np.float32)
-
-    def work(a: int, b: int) -> None:
-        codes, scale = _fit(_cells(weight[:, a:b], block_size))
-        shifted = (codes + np.float32(8)).astype(np.uint8).reshape(block_size, blocks, b - a)
-        packed[a:b] = (shifted[0::2] | (shifted[1::2] << np.uint8(4))).transpose(2, 1, 0)
-        scales[a:b] = scale.reshape(blocks, b - a).T
-
-    _in_slices(work, n, k)
-    return packed, scales
-
-
-def as_stored(rows: Array, precision: str, block_size: int) -> Array:
+def as_stored(rows: Array, precision: str, block_size: int, how: Rounder | None = None) -> Array:
     """Output rows (N, K) of a matrix as they come back from storage at a precision, float32 again.
 
     For what is taken out of a quantised matrix: it must say what the matrix says.
@@ -140,89 +130,12 @@ def as_stored(rows: Array, precision: str, block_size: int) -> Array:
     if precision == "int8":
         columns, scale = quantise_columns(weight)
         return np.ascontiguousarray((columns * scale).T, np.float32)
-    if precision == "int4":
-        packed, scales = quantise_blocks(weight, block_size)
-        codes = np.stack([packed & 15, packed >> 4], axis=-1).astype(np.float32) - 8
-        cells = codes.reshape(*packed.shape[:2], block_size) * scales[..., None]
-        return np.ascontiguousarray(cells.reshape(len(rows), -1)[:, : rows.shape[1]], np.float32)
-    return rows.astype(np.float16).astype(np.float32) if precision == "fp16" else rows
-
-
-def quantise_grid(weight: Array, block_size: int) -> tuple[NDArray[np.uint8], Array]:
-    """Blocks like those of `quantise_blocks`, as ONNX's INT4 stores them, with positive scales.
-
-    weight (K, N), N even, block_size dividing K -> codes (K, N/2) uint8, two signed values a byte, the first in the
-    low half; scales (K/block, N) float32, zero point 0.
-    """
-    k, n = weight.shape
-    packed = np.empty((k, n // 2), np.uint8)
-    scales = np.empty((k // block_size, n), np.float32)
-
-    def work(a: int, b: int) -> None:
-        codes, scale = _fit(_cells(weight[:, a:b], block_size), positive=True)
-        rows = codes.reshape(block_size, k // block_size, b - a).transpose(1, 0, 2).reshape(k, b - a)
-        nibbles = rows.astype(np.int8).view(np.uint8) & np.uint8(15)
-        packed[:, a // 2 : b // 2] = nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
-        scales[:, a:b] = scale.reshape(k // block_size, b - a)
-
-    _in_slices(work, n, k)
-    return packed, scales
-
-
-def _cells(part: Array, block_size: int) -> Array:
-    """(K, C) -> (block, K/block * C): a column is one block, so that every step runs along long rows."""
-    k, c = part.shape
-    blocks = -(-k // block_size)
-    cells = np.zeros((block_size, blocks, c), np.float32)
-    whole = k // block_size
-    cells[:, :whole] = part[: whole * block_size].reshape(whole, block_size, c).transpose(1, 0, 2)
-    if whole < blocks:
-        cells[: k - whole * block_size, whole] = part[whole * block_size :]
-    return cells.reshape(block_size, -1)
-
-
-def _fit(cells: Array, positive: bool = False) -> tuple[Array, Array]:
-    """Codes -8..7 (block, M) as float32 and scales (M,) of cells (block, M), with the least squared error tried.
-
-    positive: no scale is negative, as TensorRT wants them; a block whose peak is positive then reaches 7, not -8.
-    """
-    low, high = cells.min(axis=0), cells.max(axis=0)
-    peak = np.minimum(low, high * np.float32(-8 / 7)) if positive else np.where(high > -low, high, low)
-    scale = np.ones_like(peak)
-    best = np.full_like(peak, np.inf)
-    work, trial = np.empty_like(cells), np.empty_like(peak)
-    for shrink in SHRINKS:
-        np.copyto(trial, np.where(peak == 0, np.float32(1.0), peak * shrink / np.float32(-8.0)))
-        _round(cells, trial, work)
-        np.multiply(work, trial, out=work)
-        np.subtract(work, cells, out=work)
-        np.square(work, out=work)
-        error = work.sum(axis=0)
-        better = error < best
-        np.copyto(scale, trial, where=better)
-        np.copyto(best, error, where=better)
-    _round(cells, scale, work)
-    return work, scale
-
-
-def _round(cells: Array, scale: Array, out: Array) -> None:
-    np.divide(cells, scale, out=out)
-    np.rint(out, out=out)
-    np.maximum(out, np.float32(-8), out=out)
-    np.minimum(out, np.float32(7), out=out)
-
-
-def _in_slices(work: Callable[[int, int], None], columns: int, rows: int) -> None:
-    """Call work(first, past) for even slices of the columns, on every core; numpy lets go of the interpreter."""
-    step = max(2, SLICE // max(rows, 1) // 2 * 2)
-    pieces: Iterator[tuple[int, int]] = ((a, min(a + step, columns)) for a in range(0, columns, step))
-    if columns <= step:
-        work(0, columns)
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, 8)) as pool:
-        for _ in pool.map(lambda piece: work(*piece), pieces):
-            pass
+    if precision in BITS:
+        packed = quantise_blocks(weight, block_size, how, BITS[precision])
+        return np.ascontiguousarray(unpacked(packed, len(weight), BITS[precision]).T)
+    if precision in ("fp16", "bf16"):
+        return np.asarray(narrowed(rows, precision, "head").astype(np.float32))
+    return rows
 
 
 def multiply(graph: Graph, x: str, matrix: str, bias: Array | None, name: str) -> str:
@@ -247,19 +160,54 @@ def _int8(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, sp
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     step = max((high - low) / 255.0, 1e-12)
     zero = int(np.clip(round(-low / step), 0, 255))
-    a_scale = graph.weight(f"{name}.input_scale", np.array(step, np.float32))
-    a_zero = graph.weight(f"{name}.input_zero_point", np.array(zero, np.uint8))
-    quantised = graph.node("QuantizeLinear", [x, a_scale, a_zero], f"{name}.input_uint8")
+    # Matrices over one input have one range.
+    a_scale = graph.constant(f"{x}.static_scale", np.array(step, np.float32))
+    a_zero = graph.constant(f"{x}.static_zero_point", np.array(zero, np.uint8))
+    quantised = graph.once("QuantizeLinear", [x, a_scale, a_zero], [f"{x}.static_uint8"])[0]
     return graph.node("MatMulIntegerToFloat", [quantised, matrix, a_scale, scales, a_zero, *tail], name, MICROSOFT)
 
 
-def _int4(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage) -> str:
+def _blocks(
+    graph: Graph, x: str, weight: Array, bias: Array | None, name: str, storage: Storage, bits: int
+) -> str:  # fmt: skip
     k, n = weight.shape
-    codes, scale = quantise_blocks(weight, storage.block_size)
-    inputs = [x, graph.weight(f"{name}.weight_q4", codes), graph.weight(f"{name}.weight_scale", scale.reshape(-1))]
+    packed: Packed = quantise_blocks(weight, storage.block_size, storage.rounder(name, x), bits)
+    tag = "q4" if bits == 4 else "q8"
+    inputs = [
+        x, graph.weight(f"{name}.weight_{tag}", packed.codes),
+        graph.weight(f"{name}.weight_scale", packed.scales.reshape(-1)),
+    ]  # fmt: skip
+    if packed.zeros is not None:
+        inputs.append(graph.weight(f"{name}.weight_zero_point", packed.zeros.reshape(-1)))
     if bias is not None:
-        inputs += ["", "", graph.weight(f"{name}.bias", bias)]
+        inputs += [*([""] * (5 - len(inputs))), graph.weight(f"{name}.bias", bias)]
     return graph.node(
         "MatMulNBits", inputs, name, MICROSOFT,
-        K=k, N=n, bits=4, block_size=storage.block_size, accuracy_level=storage.accuracy_level,
+        K=k, N=n, bits=bits, block_size=storage.block_size, accuracy_level=storage.accuracy_level,
     )  # fmt: skip
+
+
+def _nf4(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, block_size: int) -> str:
+    from onnxruntime.capi._pybind_state import quantize_matmul_bnb4  # as onnxruntime's own MatMulBnb4Quantizer does
+
+    k, n = weight.shape
+    codes = np.zeros((weight.size + 1) // 2, np.uint8)
+    absmax = np.zeros(-(-weight.size // block_size), np.float32)
+    # Blocks run along the rows of the transposed matrix, one behind the other.
+    quantize_matmul_bnb4(codes, np.ascontiguousarray(weight.T), absmax, block_size, NF4, n, k)
+    inputs = [x, graph.weight(f"{name}.weight_nf4", codes), graph.weight(f"{name}.weight_absmax", absmax)]
+    out = graph.node(
+        "MatMulBnb4", inputs, name if bias is None else f"{name}.product", MICROSOFT,
+        K=k, N=n, block_size=block_size, quant_type=NF4,
+    )  # fmt: skip
+    return out if bias is None else graph.node("Add", [out, graph.weight(f"{name}.bias", bias)], name)
+
+
+def _equalised(graph: Graph, x: str, weight: Array, bias: Array | None, name: str) -> tuple[Array, Array | None]:
+    """Weight and bias for an input that comes divided by its factor, and an output that is to leave so."""
+    before, after = graph.factors.get(x), graph.divide(name)
+    if before is not None:
+        weight = weight * before[:, None]
+    if after is not None:
+        return weight / after, None if bias is None else bias / after
+    return weight, bias

@@ -5,6 +5,7 @@ import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from edgegeo.bundle import (
     TrunkSpec,
 )
 from edgegeo.errors import CheckpointError
-from edgegeo.export.components import Layout, storage
+from edgegeo.export.components import Layout, Ranges, storage
 from edgegeo.export.grammar import GRAMMAR_NAME, write_grammar
 from edgegeo.export.graph import array
-from edgegeo.export.linear import to_half
+from edgegeo.export.linear import as_stored, to_half
 from edgegeo.export.source import Source
 from edgegeo.export.trunk import trunk_shape
 from edgegeo.models.checkpoint import Checkpoint
@@ -49,7 +50,7 @@ _PAIR = "rerank_pair"
 TOOLS = ("edgegeo", "torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
 
 
-def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
+def write_arrays(source: Source, recipe: Recipe, folder: Path, ranges: Ranges | None = None) -> None:
     """Write the token-embedding table, the yes/no rows, the grammar, the latent queries; a dual encoder has none."""
     if source.checkpoint.family.text:
         return
@@ -70,8 +71,10 @@ def write_arrays(source: Source, recipe: Recipe, folder: Path) -> None:
     if "generate" in source.roles:
         head = family.parts(source.roles["generate"].model).head
         checkpoint = source.checkpoint
-        stored = storage("head", recipe).of("logits")
-        write_grammar(checkpoint.tokenizer, head, checkpoint.settings.answer, folder, stored, recipe.block_size)
+        how = storage("head", recipe, (ranges or {}).get("head"))
+        rounder = how.rounder("logits", "hidden_states")
+        kept = partial(as_stored, precision=how.of("logits"), block_size=recipe.block_size, how=rounder)
+        write_grammar(checkpoint.tokenizer, head, checkpoint.settings.answer, folder, kept)
     queries = source.roles["embed"].reference.queries if "embed" in source.roles else None
     if queries is not None:
         np.save(folder / "queries.npy", np.asarray(queries, np.float32))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgegeo.bundle import Bundle
+from edgegeo.bundle import Bundle, Component
 from edgegeo.calibration.samples import Sample
 from edgegeo.errors import CheckpointError, VerificationError
 from edgegeo.export.source import ROLES, Source
@@ -23,11 +23,13 @@ Floats = NDArray[np.float32]
 
 GREY_LEVELS = 1.0
 """Largest difference of a pixel from the Hugging Face processor, in grey levels."""
-COSINE = {"fp32": 0.9999, "fp16": 0.9999, "int8": 0.97, "int4": 0.85}
+COSINE = {
+    "fp32": 0.9999, "fp16": 0.9999, "bf16": 0.999, "int8-blocks": 0.98, "int8": 0.97, "nf4": 0.85, "int4": 0.85,
+}  # fmt: skip
 """Smallest mean cosine with transformers. Quantised limits only catch a broken graph: accuracy is judged on places."""
-MARGIN = {"fp32": 0.02, "fp16": 0.05, "int8": 1.0, "int4": 2.5}
+MARGIN = {"fp32": 0.02, "fp16": 0.05, "bf16": 0.2, "int8-blocks": 1.0, "int8": 1.0, "nf4": 2.5, "int4": 2.5}
 """Largest mean difference of a yes/no margin, in nats."""
-TOKENS = {"fp32": 1.0, "fp16": 0.95, "int8": None, "int4": None}
+TOKENS: dict[str, float | None] = {"fp32": 1.0, "fp16": 0.95} | dict.fromkeys(PRECISIONS[2:])
 """Smallest share of equal greedy tokens. A quantised model may write another digit: kilometres judge that, not this."""
 
 
@@ -122,7 +124,7 @@ def compare(bundle: Bundle, source: Source, expected: Expected, samples: Sequenc
     if roles.rerank is not None:
         reranker = Reranker(model)
         got = np.array([reranker.margins(s.text, [s.tile])[0] for s in samples])
-        worst = coarsest(parts[roles.rerank.vision].precision, parts[roles.rerank.trunk].precision)
+        worst = coarsest(parts[roles.rerank.vision].precision, decoder(parts[roles.rerank.trunk]))
         stages.append(Stage("yes/no margin", "nats", float(np.abs(got - expected.margins).mean()), MARGIN[worst]))
     if roles.generate is not None:
         stages += _generation(model, source.roles["generate"].reference, expected, photos)
@@ -161,6 +163,11 @@ def cosine(got: Any, wanted: Any) -> float:
     return float(np.mean((a * b).sum(axis=-1) / np.maximum(norms, 1e-30)))
 
 
+def decoder(part: Component) -> str:
+    """The coarser of what a decoder's matrices and its KV cache are stored in."""
+    return coarsest(part.precision, part.cache)
+
+
 def coarsest(*precisions: str) -> str:
     """The coarsest of some precisions: its limits hold for what passes through all of them."""
     return max(precisions, key=PRECISIONS.index)
@@ -179,7 +186,7 @@ def _pixels(model: Model, expected: Expected, photos: Sequence[bytes]) -> Stage:
 
 def _embedding(model: Model, expected: Expected, samples: Sequence[Sample], photos: Sequence[bytes]) -> list[Stage]:
     embedder, parts = Embedder(model), model.bundle.manifest.components
-    trunk = parts[embedder.role.trunk].precision
+    trunk = decoder(parts[embedder.role.trunk])
     both = coarsest(trunk, parts[embedder.role.vision].precision)
     text, image = embedder.texts([s.text for s in samples]), embedder.images(photos)
     return [
@@ -204,7 +211,7 @@ def _trunk(model: Model, reference: Reference, samples: Sequence[Sample]) -> lis
     cache = trunk.cache(1, length)
     halves = [model.assemble([[part]]) for part in np.array_split(ids, 2) if len(part)]
     pieces = [cache.extend(half, np.arange(half.embeds.shape[1])[None]) for half in halves]
-    limit = COSINE[model.bundle.manifest.components[role.trunk].precision]
+    limit = COSINE[decoder(model.bundle.manifest.components[role.trunk])]
     return [
         Stage("trunk, padded batch", "cosine", cosine(padded, np.concatenate(wanted)), limit),
         Stage("trunk, continued", "cosine", cosine(np.concatenate(pieces, axis=1)[0], wanted[0]), limit),
@@ -230,7 +237,7 @@ def _generation(model: Model, reference: Reference, expected: Expected, photos: 
     with torch.no_grad():
         wanted = reference.family.parts(reference.model).head(torch.from_numpy(states)).numpy()
     head = parts[role.head].precision
-    worst = coarsest(head, parts[role.trunk].precision, parts[role.vision].precision)
+    worst = coarsest(head, decoder(parts[role.trunk]), parts[role.vision].precision)
     answers = generator.answers(photos, decoding=Decoding(grammar=False))
     pairs = zip(answers, expected.answers, strict=True)
     equal = float(np.mean([_equal(answer.tokens[: expected.steps], known) for answer, known in pairs]))

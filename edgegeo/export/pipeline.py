@@ -1,33 +1,27 @@
 """Checkpoint to bundle, the whole way: graphs, quantisation, verification, accuracy, packing, reading back."""
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from edgegeo.bundle import Bundle, Component, check_target, staging
-from edgegeo.calibration import describe_samples, readable, record_ranges
+from edgegeo.calibration import Calibration, readable
 from edgegeo.errors import InputError
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import components, pack, parity, windows
 from edgegeo.export.budget import Budget, open_search
+from edgegeo.export.calibrating import Chosen, known
 from edgegeo.export.components import Layout, Ranges
 from edgegeo.export.conclude import Staged, conclude
 from edgegeo.export.costs import Costs
-from edgegeo.export.linear import Storage
 from edgegeo.export.report import ExportReport
 from edgegeo.export.source import Source
 from edgegeo.models.weights import is_lean
 from edgegeo.planet import DEFAULT_SEED
 from edgegeo.progress import Progress, silent
 from edgegeo.recipe import Recipe, check_layers, preset
-from edgegeo.runtime import Picture, open_session, prepare_picture
-from edgegeo.runtime.image import open_image
-from edgegeo.schema import to_plain
 
 PARITY_SAMPLES = 8
 LEAN_SAMPLES, LEAN_STEPS = 2, 4
@@ -36,7 +30,7 @@ LEAN_SAMPLES, LEAN_STEPS = 2, 4
 
 def export_source(
     source: Source, recipe: Recipe, out: Path, places: int = 1000, progress: Progress = silent,
-    costs: Costs | None = None, budget: Budget | None = None,
+    costs: Costs | None = None, budget: Budget | None = None, calibration: Calibration | None = None,
 ) -> ExportReport:  # fmt: skip
     """Export an opened checkpoint to `out`; see `edgegeo.export.export`. costs: of what was done before."""
     if budget is not None:
@@ -50,15 +44,16 @@ def export_source(
     samples = readable(samples, source.checkpoint.reads)
     with staging(out) as exact_folder, staging(out) as folder, staging(out) as final:
         if is_lean(source.checkpoint.model) and not recipe.exact:
-            done = _in_parts(source, recipe, plan, samples, folder, costs, progress)
+            done = _in_parts(source, recipe, plan, samples, folder, costs, progress, calibration)
         else:
-            done = _whole(source, recipe, plan, samples, (exact_folder, folder), costs, progress, budget)
+            folders = (exact_folder, folder)
+            done = _whole(source, recipe, plan, samples, folders, costs, progress, budget, calibration)
         return conclude(done, samples, places, final, out, started, progress)
 
 
 def _whole(
     source: Source, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], folders: tuple[Path, Path],
-    costs: Costs, progress: Progress, budget: Budget | None,
+    costs: Costs, progress: Progress, budget: Budget | None, given: Calibration | None,
 ) -> Staged:  # fmt: skip
     """By way of a complete fp32 bundle, which is compared first and stands beside the result in the report."""
     with costs.stage("write fp32"):
@@ -73,33 +68,34 @@ def _whole(
         made = Bundle(exact.path, replace(exact.manifest, name=f"{source.name}-{recipe.name}"), "")
         return Staged(made, None, exact_stages, (), _merged(source), costs=costs)
     with costs.stage("calibrate"):
-        ranges, calibration = _calibrate(source, recipe, plan, samples, folders[0], progress)
+        calibrated = known(source, recipe, plan, Chosen(given, samples), folders[0], progress)
     found = search = None
     if budget is not None:
         with costs.stage("search within the budget"):
             place = folders[0] / "switched"
-            search = open_search(source, recipe, plan, exact, ranges, place, budget, _planet_seed(source), progress)
+            seen, seed = calibrated.statistics, _planet_seed(source)
+            search = open_search(source, recipe, plan, exact, seen, place, budget, seed, progress)
             found = search.run()
         recipe = found.recipe
     with costs.stage(f"write {recipe.name}"):
-        made, _ = _stage(source, recipe, plan, folders[1], ranges, calibration, progress)
+        made, _ = _stage(source, recipe, plan, folders[1], calibrated.statistics, calibrated.said, progress)
     with costs.stage(f"compare {recipe.name}"):
         stages = parity.compare(made, source, expected, checked)
     parity.require(stages, recipe.name)
     if found is not None and search is not None:
         search.check(made, found)
-    return Staged(made, exact, stages, exact_stages, _merged(source), costs=costs, found=found)
+    return Staged(made, exact, stages, exact_stages, _merged(source), calibrated.notes, costs, found)
 
 
 def _in_parts(
     source: Source, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], folder: Path, costs: Costs,
-    progress: Progress,
+    progress: Progress, given: Calibration | None,
 ) -> Staged:  # fmt: skip
     """For models that don't fit in float32: the exact graphs are proved part by part and never stand together."""
     with costs.stage("calibrate"):
-        ranges, calibration = _calibrate(source, recipe, plan, samples, folder, progress)
+        calibrated = known(source, recipe, plan, Chosen(given, samples), folder, progress)
     with costs.stage(f"write {recipe.name}"):
-        made, names = _stage(source, recipe, plan, folder, ranges, calibration, progress)
+        made, names = _stage(source, recipe, plan, folder, calibrated.statistics, calibrated.said, progress)
     check_layers(recipe, names)
     checked = samples[:LEAN_SAMPLES]
     expected = _expect(source, checked, LEAN_STEPS, costs, progress)
@@ -110,7 +106,7 @@ def _in_parts(
         stages = parity.compare(made, source, expected, checked)
     parity.require(stages, recipe.name)
     note = f"too large for an fp32 bundle: its fp32 graphs were proved part by part, {len(checked)} places compared"
-    return Staged(made, None, (*exact, *stages), (), _merged(source), (note,), costs)
+    return Staged(made, None, (*exact, *stages), (), _merged(source), (note, *calibrated.notes), costs)
 
 
 def _expect(
@@ -139,7 +135,7 @@ def _stage(
         written[name], found = components.write(part, recipe, folder, ranges)
         names.extend(found)
     progress(f"write {recipe.name}", len(plan.parts), len(plan.parts))
-    pack.write_arrays(source, recipe, folder)
+    pack.write_arrays(source, recipe, folder, ranges)
     pack.copy_files(source, folder)
     return pack.draft(folder, pack.manifest(source, recipe, plan, written, calibration)), tuple(names)
 
@@ -155,29 +151,3 @@ def _check_size(source: Source) -> None:
 def _planet_seed(source: Source) -> int:
     seed = source.checkpoint.settings.planet_seed
     return DEFAULT_SEED if seed is None else seed
-
-
-def _calibrate(
-    source: Source, recipe: Recipe, plan: Layout, samples: tuple[Scene, ...], folder: Path, progress: Progress
-) -> tuple[Ranges, dict[str, Any]]:
-    """Ranges of the vision towers' activations, where the recipe asks for static ones."""
-    if "int8" not in {recipe.vision, *recipe.layers.values()} or recipe.vision_activations != "static":
-        return {}, {}
-    spec = source.checkpoint.image
-    pictures = [prepare_picture(open_image(picture), spec) for s in samples for picture in (s.photo, s.tile)]
-    ranges = {}
-    for name, part in plan.parts.items():
-        if part.kind == "vision":
-            graph = components.build(part, Storage())
-            graph.expose_layer_inputs()
-            file = folder / "calibration" / f"{name}.onnx"
-            graph.save(file)
-            ranges[name] = record_ranges(open_session(file), graph.layer_inputs, lambda: _batches(pictures), progress)
-            shutil.rmtree(file.parent)
-    return ranges, to_plain(describe_samples(samples, "validation", _planet_seed(source)))
-
-
-def _batches(pictures: Sequence[Picture]) -> Iterator[dict[str, NDArray[Any]]]:
-    # Every layer's input comes out at once, so that a run holds one picture.
-    for picture in pictures:
-        yield picture.inputs

@@ -46,6 +46,7 @@ def stored_bytes(part: Any, precision: str, block: int) -> float:
     for layer in part.modules():
         if isinstance(layer, torch.nn.Linear):
             rows, columns = layer.weight.shape
-            scales = {"int8": 4 * rows, "int4": 4 * rows * -(-columns // block)}.get(precision, 0)
+            blocks = 4 * rows * -(-columns // block)
+            scales = {"int8": 4 * rows, "int4": blocks, "int8-blocks": blocks, "nf4": blocks}.get(precision, 0)
             total += layer.weight.numel() * (BYTES[precision] - 4.0) + scales
     return total

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgegeo.bundle import Bundle, Component
 from edgegeo.export import components
 from edgegeo.export.components import Part, Ranges
-from edgegeo.export.graph import INT64, Graph, weights_to
+from edgegeo.export.graph import INT64, Graph, divided_by, weights_to
 from edgegeo.export.linear import Array, Storage, linear
 from edgegeo.recipe import PRECISIONS, Recipe
 from edgegeo.runtime import Model
@@ -78,7 +78,7 @@ def write_switched(part: Part, recipe: Recipe, folder: Path, ranges: Ranges) -> 
     """Build a part with every rung and save it; its manifest entry, and layer -> precision -> bytes."""
     file = f"onnx/{part.name}.onnx"
     how = components.storage(part.kind, recipe, ranges.get(part.name), part.name)
-    with weights_to(folder / file):
+    with divided_by(how.factors), weights_to(folder / file):
         graph = components.build(part, replace(how, ladder=LADDER), recipe.embeddings)
     graph.save(folder / file)
     output = "image_embeds" if part.family.text and part.kind == "vision" else ""

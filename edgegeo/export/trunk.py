@@ -25,6 +25,7 @@ from edgegeo.export.attention import OrtAttention, TrtAttention, split_packed
 from edgegeo.export.blocks import Array, activation, rms_norm, skip_rms_norm
 from edgegeo.export.decoder_shape import TrunkShape, trunk_shape
 from edgegeo.export.graph import FLOAT, INT64, Graph, array
+from edgegeo.export.kv_cache import CacheStorage
 from edgegeo.export.linear import Storage, linear
 
 __all__ = ["TrunkShape", "build_trunk", "trunk_shape"]
@@ -38,19 +39,22 @@ def build_trunk(text: Any, storage: Storage, dialect: str = "ort") -> Graph:
     """
     shape = trunk_shape(text.config, dialect)
     graph = Graph("decoder", dialect, storage.precision)
-    states, skip = _inputs(graph, shape), ""
-    attention = (OrtAttention if dialect == "ort" else TrtAttention)(graph, text, shape)
+    cache = CacheStorage(storage.kv, storage.statistics)
+    cache.check(shape)
+    kind = cache.kind if dialect == "ort" else graph.attention
+    states, skip = _inputs(graph, shape, kind), ""
+    attention = OrtAttention(graph, text, shape, cache) if dialect == "ort" else TrtAttention(graph, text, shape)
     for index, layer in enumerate(text.layers):
         states, skip = _layer(graph, layer, index, states, skip, shape, attention, storage)
     skip_rms_norm(graph, states, skip, _gamma(text.norm, shape), "hidden_states", shape.epsilon)
     graph.output("hidden_states", FLOAT, ["batch", "asked", shape.hidden])
     for i in range(shape.layers):
         for part in ("key", "value"):
-            graph.output(f"present.{i}.{part}", graph.attention, ["batch", shape.kv_heads, "present", shape.head_dim])
+            graph.output(f"present.{i}.{part}", kind, ["batch", shape.kv_heads, "present", shape.head_dim])
     return graph
 
 
-def _inputs(graph: Graph, shape: TrunkShape) -> str:
+def _inputs(graph: Graph, shape: TrunkShape, cache: int) -> str:
     states = graph.input("inputs_embeds", FLOAT, ["batch", "sequence", shape.hidden])
     graph.input("attention_mask", INT64, ["batch", "total"])
     graph.input("positions", INT64, ["batch", "asked"])
@@ -60,9 +64,7 @@ def _inputs(graph: Graph, shape: TrunkShape) -> str:
         graph.input("image_blocks", INT64, ["batch", "sequence"])
     for i in range(shape.layers):
         for part in ("key", "value"):
-            graph.input(
-                f"past_key_values.{i}.{part}", graph.attention, ["batch", shape.kv_heads, "past", shape.head_dim]
-            )
+            graph.input(f"past_key_values.{i}.{part}", cache, ["batch", shape.kv_heads, "past", shape.head_dim])
     graph.node("Unsqueeze", ["positions", graph.integers("axis_last", [-1])], "positions_nd")
     return states
 
@@ -91,6 +93,7 @@ def _layer(
     gate, up = (packed_linear(graph, normed, [one], f"{name}.{part}", storage) for part, one in (
         ("gate", mlp.gate_proj), ("up", mlp.up_proj)))  # fmt: skip
     gate = activation(graph, gate, f"{name}.activation", shape.activation)
+    graph.divide(f"{name}.gated")  # as `up` is
     gated = graph.node("Mul", [gate, up], f"{name}.gated")
     out = packed_linear(graph, gated, [mlp.down_proj], f"{name}.down", storage)
     if sandwich:

@@ -53,11 +53,11 @@ class Precisions:
     text: str
     head: str
     block: int = 32
-    """int4: weights that share one scale."""
+    """int4, int8-blocks, nf4: weights that share one scale."""
 
     def size(self, weights: int, stored: str) -> float:
         """Bytes of matrices; scales of int8 are too few to count."""
-        scales = SCALE_BYTES / self.block if stored == "int4" else 0.0
+        scales = SCALE_BYTES / self.block if stored in ("int4", "int8-blocks", "nf4") else 0.0
         return weights * (BYTES[stored] + scales)
 
 

@@ -77,6 +77,11 @@ def open_session(
         session = ort.InferenceSession(graph or str(path), options, providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime raises its own classes from a private module
         text = " ".join(str(error).split())[:200]
+        if "GroupQueryAttention" in text and "tensor(int8)" in text:
+            raise BundleError(
+                f"{path} has a KV cache in int8, which needs onnxruntime 1.31 or newer, this is {ort.__version__}; "
+                "update it, or export with kv = 'fp16' or 'fp32'"
+            ) from None
         raise BundleError(f"{path} can't be loaded by onnxruntime {ort.__version__} ({text})") from None
     used = session.get_providers()[0]
     if used != PROVIDERS[device]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+KV_DTYPES: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(int8)": np.int8}
+"""What a graph's KV cache is stored in, where it is not float32."""
+
 
 @dataclass(frozen=True)
 class TrunkInput:
@@ -54,11 +57,16 @@ class Trunk:
         self.spec = spec
         self.dialect = dialect
         kinds = {i.name: i.type for i in session.get_inputs()}
-        self.kv_dtype = np.float16 if kinds.get("past_key_values.0.key") == "tensor(float16)" else np.float32
+        self.kv_dtype: Any = KV_DTYPES.get(kinds.get("past_key_values.0.key", ""), np.float32)
         self._names = [f"{i}.{part}" for i in range(spec.layers) for part in ("key", "value")]
 
     def hidden(self, prompts: TrunkInput, positions: Ints) -> Floats:
         """Hidden states without a cache, for embedding: positions (B, K) indexes into S; returns (B, K, H) float32."""
+        out: Floats = self.session.run(["hidden_states"], self.feeds(prompts, positions))[0]
+        return out
+
+    def feeds(self, prompts: TrunkInput, positions: Ints) -> dict[str, Any]:
+        """The graph's inputs for prompts without a past; InputError for one that is too long."""
         batch, length, _ = prompts.embeds.shape
         self.check_length(length)
         mask = (np.arange(length) < prompts.lengths[:, None]).astype(np.int64)
@@ -68,10 +76,7 @@ class Trunk:
         if prompts.blocks is not None:
             feeds["image_blocks"] = prompts.blocks
         empty = np.empty((batch, self.spec.kv_heads, 0, self.spec.head_dim), self.kv_dtype)
-        for name in self._names:
-            feeds[f"past_key_values.{name}"] = empty
-        out: Floats = self.session.run(["hidden_states"], feeds)[0]
-        return out
+        return feeds | {f"past_key_values.{name}": empty for name in self._names}
 
     def cache(self, batch: int, capacity: int) -> "KVCache | GrowingCache":
         """KV buffers for `batch` rows of up to `capacity` positions each."""

@@ -38,14 +38,14 @@ def test_calibration_manifest_is_that_of_the_planet() -> None:
     check_samples(manifest, planet_scenes(manifest.count, "validation", manifest.seed))
 
 
-@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int8-blocks", "nf4"])
 def test_plan_tells_the_size_that_is_written(source: Source, tmp_path: Path, name: str) -> None:
     recipe = preset(name)
     planned = {one.name: one for one in plan(source, recipe)}
     assert planned["trunk"].roles == ("rerank",)
     assert planned["vision"].roles == ("rerank", "generate")
     for part in layout(source).parts.values():
-        component = write(part, recipe, tmp_path)
+        component, _ = write(part, recipe, tmp_path)
         files = [tmp_path / component.file, tmp_path / f"{component.file}_data"]
         size = sum(f.stat().st_size for f in files if f.exists())
         # The rest is graph: nodes, names and the rotary tables, about 60 KB whatever the model's size.

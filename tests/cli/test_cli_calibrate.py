@@ -1,0 +1,66 @@
+"""edgegeo calibrate at the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from edgegeo.bundle import MANIFEST_NAME
+from edgegeo.calibration import open_calibration, read_manifest
+
+
+def test_a_bundle_is_calibrated_on_photos(tiny_bundle: Path, cli: Any, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (48, 40), "green").save(tmp_path / f"{name}.jpg")
+    out = tmp_path / "c.json"
+    made = cli("calibrate", tiny_bundle, "--photos", tmp_path, "--samples", 2, "--licence", "mine", "-o", out,
+               "--save-manifest", tmp_path / "m.json", "--json")  # fmt: skip
+    assert made.code == 0, made.err
+    found = open_calibration(out)
+    assert made.json["sha256"] == found.sha256
+    assert (found.record.samples.count, found.record.samples.licence, found.record.random) == (2, "mine", False)
+    assert read_manifest(tmp_path / "m.json") == found.record.samples
+    assert found["trunk"]["layers.0.key"].record.rows > 0
+    assert not out.with_suffix(".work").exists()
+    again = cli(
+        "calibrate", tiny_bundle, "--photos", tmp_path, "--samples", 2, "-o", out, "--manifest", tmp_path / "m.json"
+    )
+    assert again.code == 0, again.err
+    assert "2 samples" in again.out
+    other = cli(
+        "calibrate", tiny_bundle, "--photos", tmp_path, "--samples", 3, "-o", out, "--manifest", tmp_path / "m.json"
+    )
+    assert "differ from the manifest" in other.refused()
+
+
+def test_noise_says_so(tiny_bundle: Path, cli: Any, tmp_path: Path) -> None:
+    made = cli("calibrate", tiny_bundle, "--random", "--samples", 1, "--moments", "none", "-o", tmp_path / "r.json")
+    assert made.code == 0, made.err
+    assert "these samples are noise" in made.out
+    assert open_calibration(tmp_path / "r.json").said()["random"] is True
+    assert open_calibration(tmp_path / "r.json")["trunk"]["l0.qkvw"].grams() == []
+
+
+def test_faults_are_told_before_any_work(tiny_bundle: Path, cli: Any, tmp_path: Path) -> None:
+    assert "name one of" in cli("calibrate", "--photos", tmp_path, "--random").refused()
+    assert "no folder" in cli("calibrate", tiny_bundle, "--photos", tmp_path / "none").refused()
+    assert "leave those flags out" in cli("calibrate", tiny_bundle, "--random", "--method", "slq").refused()
+    assert "--moments takes some of" in cli("calibrate", tiny_bundle, "--moments", "all").refused()
+
+
+def test_a_quantised_bundle_is_refused(tiny_bundle: Path, cli: Any, tmp_path: Path) -> None:
+    import shutil
+
+    place = tmp_path / "int8"
+    shutil.copytree(tiny_bundle, place)
+    manifest = json.loads((place / MANIFEST_NAME).read_text())
+    manifest["components"]["trunk"]["precision"] = "int8"
+    (place / MANIFEST_NAME).write_text(json.dumps(manifest))
+    assert "ranges are taken from float graphs" in cli("calibrate", place, "--random", "--samples", 1).refused()
+
+
+@pytest.mark.parametrize("words", [("--calibration", "none.json")])
+def test_an_export_without_its_calibration_file(cli: Any, words: tuple[str, ...]) -> None:
+    assert "make one with edgegeo calibrate" in cli("export", "--int8", *words).refused()
