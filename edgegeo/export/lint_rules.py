@@ -203,11 +203,15 @@ def float_attention(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
 
 
 def half_attention(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
-    """Where matrices are not fp32, softmax and its products are float16: fused attention exists for that only."""
-    lean = any(kind in (TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT4) for kind in
-               (tensor.data_type for tensor in graph.constants.values() if len(tensor.dims) >= 2))  # fmt: skip
+    """Where most matrices are not fp32, softmax and its products are float16: fused attention exists for that only."""
+    multiplied = [
+        graph.types.get(name) for node in graph.of("MatMul") for name in node.input if name in graph.constants
+    ]
+    packed = sum(graph.is_weight(node) for node in graph.of("DequantizeLinear"))
+    if packed + multiplied.count(TensorProto.FLOAT16) <= multiplied.count(TensorProto.FLOAT):
+        return
     for node in graph.of("Softmax"):
-        if lean and graph.types.get(node.input[0]) == TensorProto.FLOAT:
+        if graph.types.get(node.input[0]) == TensorProto.FLOAT:
             yield node.name, "softmax in float32"
 
 
