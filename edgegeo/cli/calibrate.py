@@ -104,7 +104,7 @@ def command(
                 raise InputError(
                     f"{place} is a bundle, which holds its adapters and picture settings; leave those flags out"
                 )
-            run = _Bundled(place)
+            run: _Bundled | _Checkpoint = _Bundled(place)
         else:
             budget = token_budget(image_size, tiles, max_pixels)
             run = _Checkpoint(subject, adapter or [], method, budget)
@@ -161,7 +161,7 @@ class _Bundled:
 
     def __init__(self, path: Path) -> None:
         from edgegeo.bundle import open_bundle
-        from edgegeo.calibration.graphs import BundleGraphs
+        from edgegeo.export.exposed import BundleGraphs
 
         self.bundle = open_bundle(path)
         self.graphs = BundleGraphs(self.bundle)
@@ -182,7 +182,7 @@ class _Bundled:
         progress: "Progress",
     ) -> "Calibration":
         """Its graphs with further outputs; answers are its own."""
-        from edgegeo.calibration.graphs import calibrate_bundle
+        from edgegeo.export.exposed import calibrate_bundle
 
         return calibrate_bundle(self.graphs, samples, told, out, moments, random, progress)
 

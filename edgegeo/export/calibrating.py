@@ -11,11 +11,11 @@ from typing import Any
 from edgegeo.bundle import Bundle, Component
 from edgegeo.calibration import Calibration, Statistics, describe_samples
 from edgegeo.calibration.calibrate import MOMENTS, Opened, Piece, Plan, calibrate, renumbered
-from edgegeo.calibration.graphs import identity
 from edgegeo.calibration.samples import Sample, SampleManifest
 from edgegeo.errors import InputError
 from edgegeo.export import components, pack
 from edgegeo.export.components import Layout, Part
+from edgegeo.export.exposed import identity
 from edgegeo.export.graph import FLOAT, weights_to
 from edgegeo.export.linear import BITS, Storage
 from edgegeo.export.source import Source

@@ -9,11 +9,11 @@ import pytest
 
 from edgegeo.bundle import open_bundle
 from edgegeo.calibration import Calibration, describe_samples
-from edgegeo.calibration.graphs import BundleGraphs, calibrate_bundle
 from edgegeo.errors import InputError
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export.calibrating import Chosen, answer_of, known, record
 from edgegeo.export.components import Layout, layout
+from edgegeo.export.exposed import BundleGraphs, calibrate_bundle
 from edgegeo.export.pipeline import _stage, export_source
 from edgegeo.export.source import Source
 from edgegeo.models.checkpoint import AnswerForm
