@@ -77,7 +77,7 @@ def open_session(
         session = ort.InferenceSession(graph or str(path), options, providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime raises its own classes from a private module
         text = " ".join(str(error).split())[:200]
-        if "GroupQueryAttention" in text and "tensor(int8)" in text:
+        if "GroupQueryAttention" in str(error) and "tensor(int8)" in str(error):
             raise BundleError(
                 f"{path} has a KV cache in int8, which needs onnxruntime 1.31 or newer, this is {ort.__version__}; "
                 "update it, or export with kv = 'fp16' or 'fp32'"
