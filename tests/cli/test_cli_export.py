@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgegeo.cli.export import _adapters, _line, _settings, _value
+from edgegeo.cli.export import _line, _settings, _value, adapters_of
 from edgegeo.errors import InputError
 from edgegeo.recipe import TokenBudget, preset
 
@@ -22,10 +22,10 @@ def test_flags_choose_the_recipe(tmp_path: Path) -> None:
 
 
 def test_adapters_are_named_by_role() -> None:
-    assert _adapters(["embed=a", "generate=b=c"]) == {"embed": Path("a"), "generate": Path("b=c")}
+    assert adapters_of(["embed=a", "generate=b=c"]) == {"embed": Path("a"), "generate": Path("b=c")}
     for words in (["a"], ["draw=a"], ["embed="], ["embed=a", "embed=b"]):
         with pytest.raises(InputError, match="--adapter"):
-            _adapters(words)
+            adapters_of(words)
 
 
 def test_refusals(cli: Any, tmp_path: Path) -> None:
