@@ -55,5 +55,8 @@ def _decoder(model: Any, folder: Path) -> None:
     # What transformers 4 reads instead of rope_parameters and dtype.
     config |= {"rope_theta": text.rope_parameters["rope_theta"], "torch_dtype": "float32"}
     (place / "config.json").write_text(json.dumps(config, indent=1))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(folder / "vlm" / name, place / name)
+    shutil.copyfile(folder / "vlm" / "tokenizer.json", place / "tokenizer.json")
+    told = json.loads((folder / "vlm" / "tokenizer_config.json").read_text())
+    marks = {name: told[name] for name in ("eos_token", "pad_token") if name in told}
+    # transformers 4 does not know the class that transformers 5 writes, nor a vision-language model's processor.
+    (place / "tokenizer_config.json").write_text(json.dumps(marks | {"tokenizer_class": "PreTrainedTokenizerFast"}))

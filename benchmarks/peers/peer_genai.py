@@ -1,6 +1,8 @@
 """onnxruntime-genai: its own builder's graph of the decoder, its own generator."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,19 @@ class Peer:
     @staticmethod
     def prepare(folder: Path, precision: str) -> None:
         """Build under FOLDER/genai-PRECISION; hidden states are asked for beside the logits."""
-        from onnxruntime_genai.models.builder import create_model
-
         place = folder / f"genai-{precision}"
         if not (place / "genai_config.json").is_file():
-            cache = str(folder / "genai-cache")
-            create_model("", str(folder / "text"), str(place), precision, "cpu", cache, include_hidden_states=True)
+            words = [
+                sys.executable,
+                "-m",
+                "onnxruntime_genai.models.builder",
+                "-i",
+                str(folder / "text"),
+                "-o",
+                str(place),
+            ]
+            words += ["-p", precision, "-e", "cpu", "-c", str(folder / "genai-cache")]
+            subprocess.run([*words, "--extra_options", "include_hidden_states=true"], check=True)
 
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
         import onnxruntime_genai

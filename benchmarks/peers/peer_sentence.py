@@ -37,7 +37,9 @@ class Peer:
 
         rows = torch.from_numpy(ids)
         with torch.inference_mode():
-            fed = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+            # The exported decoder asks for positions, which sentence-transformers does not make itself.
+            positions = torch.arange(rows.shape[1]).expand_as(rows)
+            fed = {"input_ids": rows, "attention_mask": torch.ones_like(rows), "position_ids": positions}
             return self._model.forward(fed)["sentence_embedding"].numpy()
 
 
@@ -46,7 +48,7 @@ def _open(folder: Path, settings: dict[str, Any]) -> Any:
     from sentence_transformers.models import Pooling, Transformer
 
     settings = {"provider": "CPUExecutionProvider", **settings}
-    words = Transformer(str(folder), backend="onnx", model_args=settings)
+    words = Transformer(str(folder), backend="onnx", model_kwargs=settings)
     return SentenceTransformer(
         modules=[words, Pooling(words.get_word_embedding_dimension(), "lasttoken")], device="cpu"
     )

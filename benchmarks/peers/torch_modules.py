@@ -34,12 +34,15 @@ class Decoder(torch.nn.Module):
         self.text = model.model.text_model
 
     def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
-        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicCache, DynamicLayer
 
-        # Filled here, because an exporter takes tensors only.
+        # Filled here, because an exporter takes tensors only, and not by update(), which OpenVINO can't convert.
         cache = DynamicCache()
-        for layer in range(len(past) // 2):
-            cache.update(past[2 * layer], past[2 * layer + 1], layer)
+        for key, value in zip(past[::2], past[1::2], strict=True):
+            layer = DynamicLayer()
+            layer.lazy_initialization(key, value)
+            layer.keys, layer.values = key, value
+            cache.layers.append(layer)
         out = self.text(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, past_key_values=cache, use_cache=True
         )
