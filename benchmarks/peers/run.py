@@ -29,7 +29,6 @@ sys.path.append(str(HERE.parent))
 REFERENCE, OURS = "transformers eager fp32", "edgegeo fp32"
 REST_S = 0.05
 """Between two turns: threads that still spin for more work must not meet the next contestant."""
-WAIT_S = 900
 
 
 class Contestant(NamedTuple):
@@ -254,9 +253,14 @@ def play(job: str, workers: list[Worker], folder: Path, repeats: int) -> list[di
             ready.append(worker)
     seconds: dict[str, list[float]] = {worker.one.label: [] for worker in ready}
     for _ in range(repeats):
-        for worker in ready:
+        for worker in list(ready):
             time.sleep(REST_S)
-            seconds[worker.one.label].append(worker.ask(time=job)["seconds"])
+            told = worker.ask(time=job)
+            if "refused" in told:  # it ran out of memory, say
+                rows.append({"job": job, "contestant": worker.one.label, "reason": told["refused"]})
+                ready.remove(worker)
+            else:
+                seconds[worker.one.label].append(told["seconds"])
     theirs = np.array(seconds[REFERENCE])
     for worker in ready:
         took = np.array(seconds[worker.one.label])

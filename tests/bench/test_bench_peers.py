@@ -51,6 +51,7 @@ def test_the_page_names_the_best_peer_and_who_is_missing(run: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_contestants_in_small(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job by transformers, edgegeo and the plain export, each in a process of its own; one is not installed."""
     pytest.importorskip("transformers")
