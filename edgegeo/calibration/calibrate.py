@@ -72,8 +72,6 @@ class Plan:
     random: bool = False
     moments: tuple[str, ...] = MOMENTS
     """Kinds of components whose second moments are kept, for GPTQ; ranges and equalisation do without."""
-    components: frozenset[str] = field(default_factory=frozenset)
-    """Only these; empty for all."""
     tools: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +84,7 @@ def calibrate(model: Model, graphs: Graphs, plan: Plan, out: Path, progress: Pro
     image = to_plain(model.bundle.manifest.image)
     key = {
         "weights": plan.weights, "samples": plan.manifest.sha256, "image": image, "moments": sorted(plan.moments),
-        "components": sorted(plan.components), "schema": SCHEMA_VERSION,
+        "schema": SCHEMA_VERSION,
     }  # fmt: skip
     recorder = Recorder(out.with_suffix(".work"), key, progress)
     run = _Run(model, graphs, plan, recorder)
@@ -125,22 +123,14 @@ class _Run:
         material = Material(self.model, self.plan.samples, features, self.plan.answers)
         states: dict[str, list[Floats]] = {}
         for name, part in parts.items():
-            if part.kind == "trunk" and self._wanted(name, also=self._head_of(name)):
+            if part.kind == "trunk":
                 states[name] = self._trunk(name, prompts_of(material, name))
-            elif part.kind == "text" and self._wanted(name):
+            elif part.kind == "text":
                 self._simple(name, texts_of(material), part.kind)
         role = self.model.bundle.manifest.roles.generate
-        if role is not None and self._wanted(role.head):
+        if role is not None:
             fed = [{"hidden_states": one} for one in states[role.trunk]]
             self._simple(role.head, fed, "head")
-
-    def _wanted(self, *names: str, also: str = "") -> bool:
-        chosen = self.plan.components
-        return not chosen or any(name in chosen for name in (*names, also))
-
-    def _head_of(self, trunk: str) -> str:
-        role = self.model.bundle.manifest.roles.generate
-        return role.head if role is not None and role.trunk == trunk else ""
 
     def _vision(self, name: str) -> dict[Shown, ImageTokens]:
         shown = [

@@ -49,7 +49,7 @@ class Recorder:
         may share an output. moments: keep the second moments between channels too. InputError without feeds.
         """
         if not feeds:
-            raise InputError("a calibration needs at least one sample")
+            raise InputError(f"a calibration needs at least one sample that '{name}' can read: a text, or a picture")
         tensors = sorted(set(watched.values()))
         place = self.folder / name
         state = _State.load(place, tensors, moments, outputs)
