@@ -1,4 +1,4 @@
-"""A process that builds and adds in children of its own, and kills them when told; imports once, so that it is quick.
+"""A process that builds, adds and compacts in children of its own, and kills them when told; it imports once.
 
 Reads lines of JSON {"verb", "bundle", "source", "target", "after_s", "at_sync"} and answers each with {"status", "s"}:
 the child's status as os.waitpid gives it, and the seconds it lived. It is killed with SIGKILL `after_s` seconds after
@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery_build import build_gallery
+from edgegeo.runtime.gallery_compact import Layout, compact
 from edgegeo.runtime.gallery_edit import add_tiles
 from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.runtime.sources import csv_list
@@ -23,6 +24,9 @@ from edgegeo.runtime.sources import csv_list
 def job(task: dict) -> None:
     if task["at_sync"] is not None:
         stop_at(task["at_sync"])
+    if task["verb"] == "compact":
+        compact(task["target"], Layout("binary", approximate=False))
+        return
     settings = IntakeSettings(batch=3, part_rows=3)
     embedder = Embedder.open(task["bundle"], threads=1)
     change = build_gallery if task["verb"] == "build" else add_tiles

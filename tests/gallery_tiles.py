@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from edgegeo.runtime import Gallery, Row
+from edgegeo.runtime.region import Circle
 
 
 class Held(NamedTuple):
@@ -49,3 +50,17 @@ def held(gallery: Gallery) -> Held:
         vectors.tobytes(),
         [gallery.thumbnail(row) for row in rows],
     )
+
+
+def everything(gallery: Gallery) -> list[object]:
+    """Every answer that a gallery can give of its files."""
+    rows = np.arange(len(gallery))
+    vectors = np.array([gallery.vector(row) for row in rows], np.float32)
+    hits = gallery.search(vectors[:3], 5)
+    near = gallery.search(vectors[:1], 5, within=Circle(0, -100, 5000))
+    out: list[object] = [*held(gallery), [gallery.row(gallery.id(row)) for row in rows], hits.ids, near.ids]
+    block = gallery.stack.block(gallery.stored(rows))
+    for segment in gallery.stack.segments:
+        for name in sorted(segment.files):  # those that a small gallery's searches leave alone
+            segment.files[name].check()
+    return [*out, hits.scores.tobytes(), near.scores.tobytes(), block.digests.tobytes()]

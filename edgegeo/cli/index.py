@@ -9,6 +9,7 @@ from edgegeo.cli import index_build, index_edit, index_push
 from edgegeo.cli.asking import AvoidFlag
 from edgegeo.cli.flags import BundleFlag, GalleryFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
 from edgegeo.cli.output import emit_json, note, note_provider, table
+from edgegeo.cli.regions import BoxFlag, PolygonFlag, WithinFlag, region_of
 from edgegeo.cli.texts import search_texts, tile_query
 from edgegeo.errors import InputError
 
@@ -38,6 +39,9 @@ def search(
     rerank: Annotated[
         int, flag("--rerank", verb="index", help="Best texts to look at again as pairs; 0: none.", min=0)
     ] = 0,
+    within: WithinFlag = None,
+    box: BoxFlag = None,
+    polygon: PolygonFlag = None,
     k: Annotated[int, flag("-k", "--top", verb="index", help="Hits to return.", min=1, max=10_000)] = 10,
     bundle: BundleFlag = None,
     gallery: GalleryFlag = None,
@@ -56,6 +60,9 @@ def search(
         raise InputError("--texts are searched with a photo or a --tile; leave out --text and --not")
     if rerank and texts is None:
         raise InputError("--rerank belongs to --texts here; edgegeo locate --rerank looks at tiles again")
+    region = region_of(within, box, polygon)
+    if texts is not None and region is not None:
+        raise InputError("texts have no place; leave out --within, --box and --polygon")
     from edgegeo.home import default_gallery, find_bundle
     from edgegeo.runtime import Embedder
     from edgegeo.runtime.gallery_backend import open_gallery
@@ -76,7 +83,7 @@ def search(
         return
     if avoid:
         query = combined(query, None, embedder.texts(avoid))
-    hits = tiles.search(query, k)
+    hits = tiles.search(query, k, region)
     found = [
         {"id": id, "lat": float(where[0]), "lon": float(where[1]), "score": float(score)}
         for id, where, score in zip(hits.ids[0], hits.positions[0], hits.scores[0], strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegeo.cli.flags import BatchFlag, BundleFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
-from edgegeo.cli.index_edit import DuplicatesFlag, RestartFlag, folder_bytes, note_intake
+from edgegeo.cli.index_edit import CodesFlag, DuplicatesFlag, RestartFlag, folder_bytes, note_intake
 from edgegeo.cli.index_source import (
     SOURCE_HELP,
     DataFlag,
@@ -66,6 +66,7 @@ class _Order:
     provider: str
     ray: str | None
     workers: int | None
+    codes: str
 
 
 def build(
@@ -81,6 +82,7 @@ def build(
     split: SplitFlag = None,
     option: OptionFlag = None,
     places: PlacesFlag = 1000,
+    codes: CodesFlag = None,
     duplicates: DuplicatesFlag = "skip",
     restart: RestartFlag = False,
     ray: RayFlag = None,
@@ -102,7 +104,7 @@ def build(
     if workers is not None and ray is None:
         raise InputError("--workers goes with --ray; processor threads are --threads")
     target = output or default_gallery(place)
-    order = _Order(target, place, batch, duplicates, restart, threads, provider, ray, workers)
+    order = _Order(target, place, batch, duplicates, restart, threads, provider, ray, workers, codes or "float32")
     embedder, report = _run(order, asked, places)
     tiles, size = report.gallery, folder_bytes(target)
     note_intake(tiles.skipped, report.resumed, report.changed)
@@ -125,9 +127,13 @@ def build(
 def _run(order: _Order, asked: SourceRequest, places: int) -> "tuple[Embedder, BuildReport]":
     from edgegeo.runtime import Embedder
     from edgegeo.runtime.gallery_build import build_gallery
+    from edgegeo.runtime.gallery_compact import Layout
     from edgegeo.runtime.gallery_intake import IntakeSettings
 
-    settings = IntakeSettings(batch=order.batch, duplicates=order.duplicates)
+    layout = Layout(order.codes)
+    settings = IntakeSettings(
+        batch=order.batch, duplicates=order.duplicates, dtype=layout.dtype, codes=order.codes if layout.coded else ""
+    )
     embedder = Embedder.open(order.bundle, threads=order.threads, provider=order.provider)
     note_provider(order.provider, embedder.model.provider)
     rows = asked.open() if asked.given else _planet(places)

@@ -1,5 +1,6 @@
 """edgegeo index add, delete, stats, compact: a gallery after it was built."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from edgegeo.cli.index_source import (
     ZoomFlag,
 )
 from edgegeo.cli.output import emit_json, megabytes, note, note_provider, progress_bar, say, table
+from edgegeo.cli.regions import WithinFlag, region_of
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +36,13 @@ DuplicatesFlag = Annotated[
         help="Pictures whose bytes came before: skip (at the same place; others are kept), skip-anywhere, or keep.",
     ),
 ]
+CodesFlag = Annotated[
+    str | None,
+    flag(
+        "--codes", verb="index", show_default="what they are, float32 at first",
+        help="What a search scans: float32, float16, or int8 or binary codes with float16 rows on disk for the scores.",
+    ),
+]  # fmt: skip
 RestartFlag = Annotated[
     bool, flag("--restart", verb="index", help="Drop what an interrupted run had embedded, and begin again.")
 ]
@@ -92,9 +101,7 @@ def add(
 
 def delete(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of tiles.", show_default=False)] = None,
-    within: Annotated[
-        str | None, flag("--within", verb="index", help="LAT,LON,KM: every tile within so many km of a point.")
-    ] = None,
+    within: WithinFlag = None,
     bundle: BundleFlag = None,
     gallery: GalleryFlag = None,
     as_json: JsonFlag = False,
@@ -106,16 +113,17 @@ def delete(
     from edgegeo.runtime.gallery_edit import delete_tiles, ids_within
 
     target = _place(gallery, bundle)
-    tiles = Gallery.open(target, check_hashes=False)
-    if within is not None:
-        chosen = ids_within(tiles, *_circle(within))
+    tiles = Gallery.open(target)
+    region = region_of(within, None, None)
+    if region is not None:
+        chosen = ids_within(tiles, region)
     else:
         chosen = list(dict.fromkeys(ids or ()))
         unknown = [id for id in chosen if tiles.row(id) is None]
         if unknown:
             raise InputError(f"the gallery {target} has no tile {', '.join(map(repr, unknown[:5]))}; nothing deleted")
     count = delete_tiles(target, chosen)
-    now = Gallery.open(target, check_hashes=False)
+    now = Gallery.open(target)
     if as_json:
         emit_json({"gallery": str(target), "deleted": count, "tiles": len(now), "version": now.version})
         return
@@ -125,14 +133,16 @@ def delete(
 def stats(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonFlag = False) -> None:
     """What a gallery holds, after every file was checked against its hash."""
     from edgegeo.runtime import Gallery
+    from edgegeo.runtime.gallery_compact import codes_of, scanned_bytes
     from edgegeo.runtime.gallery_writing import pending
 
     target = _place(gallery, bundle)
-    tiles = Gallery.open(target)
+    tiles = Gallery.open(target, check_hashes=True)
     info, places = tiles.info, tiles.positions
     journal = pending(target, info)
     low, high = ([float(value) for value in corner] for corner in (places.min(axis=0), places.max(axis=0)))
     sources, size = [str(source) for source in info.sources], folder_bytes(target)
+    stages = [stage for segment in info.segments for stage in segment.stages]
     facts: dict[str, object] = {
         "gallery": str(target),
         "version": info.version,
@@ -144,6 +154,10 @@ def stats(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonF
         "bundle": info.bundle,
         "dim": info.dim,
         "dtype": info.dtype,
+        "codes": codes_of(info),
+        "bytes_a_row_scanned": round(scanned_bytes(info) / info.stored, 1),
+        "bytes_a_row_on_disk": round(size / info.stored, 1),
+        "stages": [dataclasses.asdict(stage) for stage in stages],
         "sources": sources,
         "south_west": low,
         "north_east": high,
@@ -153,17 +167,34 @@ def stats(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonF
         emit_json(facts)
         return
     corners = {"south_west": "{:.4f}, {:.4f}".format(*low), "north_east": "{:.4f}, {:.4f}".format(*high)}
-    shown = {**facts, **corners, "sources": ", ".join(sources), "bytes": megabytes(size)}
+    measured = "; ".join(f"{one.kind}: {one.recall:.3f} of the nearest, {one.candidates} rescored" for one in stages)
+    shown = {**facts, **corners, "sources": ", ".join(sources), "bytes": megabytes(size), "stages": measured or "none"}
     table(("", ""), [(name.replace("_", " "), value) for name, value in shown.items()])
 
 
-def compact(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonFlag = False) -> None:
-    """Merge a gallery's segments and give back the space of deleted tiles; readers go on meanwhile."""
-    from edgegeo.runtime.gallery_edit import compact as merge
+def compact(
+    codes: CodesFlag = None,
+    approximate: Annotated[
+        bool | None,
+        flag(
+            "--approximate/--exact", verb="index", help="With codes: an approximate index besides, by FAISS.",
+            show_default="from 200,000 tiles on",
+        ),
+    ] = None,
+    bundle: BundleFlag = None,
+    gallery: GalleryFlag = None,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Merge a gallery's segments, sort the tiles by place and give back deleted space; readers go on meanwhile."""
+    from edgegeo.runtime import Gallery
+    from edgegeo.runtime.gallery_compact import Layout, codes_of
+    from edgegeo.runtime.gallery_compact import compact as merge
 
     target = _place(gallery, bundle)
+    layout = Layout(codes or codes_of(Gallery.open(target).info), approximate)
     before = folder_bytes(target)
-    version = merge(target)
+    with progress_bar() as progress:
+        version = merge(target, layout, progress)
     after = folder_bytes(target)
     if as_json:
         emit_json({"gallery": str(target), "version": version, "bytes_before": before, "bytes": after})
@@ -196,15 +227,3 @@ def _place(gallery: str | None, bundle: str | None) -> Path:
             "index push)"
         )
     return Path(gallery) if gallery else default_gallery(find_bundle(bundle))
-
-
-def _circle(text: str) -> tuple[float, float, float]:
-    try:
-        lat, lon, km = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"--within takes LAT,LON,KM, three numbers with commas between them, not {text!r:.60}"
-        ) from None
-    if not km > 0:
-        raise InputError(f"--within takes a distance above 0 km, not {km}")
-    return lat, lon, km

@@ -25,9 +25,11 @@ from edgegeo.progress import Progress, silent
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery_manifest import GalleryInfo, read_info
 from edgegeo.runtime.gallery_rows import Drawn, Origin, Row, Skipped
-from edgegeo.runtime.gallery_segment import ID_FILES, Segment, Stack, check_file
+from edgegeo.runtime.gallery_search import search_stack
+from edgegeo.runtime.gallery_segment import Segment, Stack, check_file
 from edgegeo.runtime.image import Source
-from edgegeo.runtime.search import search_parts, take_rows
+from edgegeo.runtime.region import Region
+from edgegeo.runtime.search import take_rows
 
 __all__ = ["Drawn", "Gallery", "Hits", "Row", "Skipped"]
 
@@ -63,7 +65,6 @@ class Gallery:
         # The i-th deleted row comes before every row from here on.
         self._gaps = deleted - np.arange(len(deleted))
         self._positions: NDArray[np.float64] | None = None
-        self._rows: dict[str, int] | None = None
 
     @classmethod
     def build(
@@ -92,12 +93,13 @@ class Gallery:
         path: str | Path,
         embedding_id: str | None = None,
         bundle: Bundle | None = None,
-        check_hashes: bool = True,
+        check_hashes: bool = False,
     ) -> "Gallery":
         """Read and check a gallery; GalleryError for a missing or damaged one, or one made by another bundle.
 
-        Give the `bundle` (or only its `embedding_id`) that will embed the queries. `check_hashes=False` checks sizes,
-        and the hashes of the ids only, for many gigabytes on slow storage.
+        Give the `bundle` (or only its `embedding_id`) that will embed the queries. What describes the gallery is
+        checked now, and every file's size; the rest block by block where it is first read, any later call raising
+        GalleryError for damage. `check_hashes` hashes every file now.
         """
 
         def check(info: GalleryInfo) -> None:
@@ -126,7 +128,7 @@ class Gallery:
         if read_info(self.path) == self.info:
             return self
         known = {segment.entry.name: segment for segment in self.stack.segments}
-        return _open_newest(self.path, check, known, True)
+        return _open_newest(self.path, check, known, False)
 
     def __len__(self) -> int:
         return self.info.count
@@ -158,13 +160,17 @@ class Gallery:
     def positions(self) -> NDArray[np.float64]:
         """(N, 2) latitude and longitude in degrees; memory-mapped where the gallery is of one piece."""
         if self._positions is None:
-            parts = [segment.positions for segment in self.stack.segments]
+            parts = [segment.positions.all() for segment in self.stack.segments]
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
             self._positions = np.delete(whole, self.deleted, axis=0) if len(self.deleted) else whole
         return self._positions
 
-    def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
-        """The k tiles nearest to each query (Q, dim); exact; ties go to the lower row. k is cut to the gallery."""
+    def search(self, queries: NDArray[np.float32], k: int = 10, within: Region | None = None) -> Hits:
+        """The k tiles nearest to each query (Q, dim), of the whole gallery or `within` a region (runtime/region.py).
+
+        Ties go to the lower row; k is cut to the tiles there are. Exact for float rows; codes and approximate lists
+        keep the share of the nearest that was measured when they were made (`StageEntry.recall`).
+        """
         queries = np.atleast_2d(np.asarray(queries, np.float32))
         if queries.ndim != 2 or queries.shape[1] != self.info.dim:
             raise GalleryError(
@@ -175,10 +181,12 @@ class Gallery:
             raise GalleryError("the query vector holds NaN or infinite numbers; embed the query again")
         if k < 1:
             raise GalleryError(f"k must be at least 1, not {k}")
-        stored, scores = search_parts(self.stack.vectors, queries, k, self.deleted)
+        stored, scores = search_stack(self.stack, queries, k, self.deleted, within)
         positions = take_rows([segment.positions for segment in self.stack.segments], stored.ravel())
         rows = stored - np.searchsorted(self.deleted, stored)
-        ids = tuple(tuple(self.id(int(row)) for row in line) for line in rows)
+        names = self.stack.packed([segment.ids for segment in self.stack.segments], stored.ravel())
+        wide = rows.shape[1]
+        ids = tuple(tuple(name.decode() for name in names[at * wide : (at + 1) * wide]) for at in range(len(rows)))
         return Hits(rows, ids, np.asarray(positions, np.float64).reshape(*rows.shape, 2), scores)
 
     def id(self, row: int) -> str:
@@ -188,12 +196,16 @@ class Gallery:
 
     def row(self, id: str) -> int | None:
         """Row of an id; None for an unknown one."""
-        if self._rows is None:
-            gone = set(self.deleted.tolist())
-            stored = (id for segment in self.stack.segments for id in segment.ids.all())
-            kept = (id.decode() for row, id in enumerate(stored) if row not in gone)
-            self._rows = {id: row for row, id in enumerate(kept)}
-        return self._rows.get(id)
+        try:
+            wanted = id.encode()
+        except UnicodeEncodeError:
+            return None
+        for segment, start in zip(self.stack.segments, self.stack.starts.tolist(), strict=False):
+            for at in segment.id_rows.rows(wanted):
+                before = int(np.searchsorted(self.deleted, start + at))
+                if before == len(self.deleted) or self.deleted[before] != start + at:
+                    return int(start + at - before)
+        return None
 
     def position(self, row: int) -> Position:
         """Where the tile of a row is."""
@@ -222,9 +234,9 @@ class Gallery:
 
 def open_version(path: Path, info: GalleryInfo, known: dict[str, Segment], check_hashes: bool = True) -> Gallery:
     """The gallery that `info` describes; segments in `known` are taken over unchecked."""
-    hashed = None if check_hashes else ID_FILES
     segments = [
-        known.get(entry.name) or Segment.open(path, entry, info.dim, info.dtype, hashed) for entry in info.segments
+        known.get(entry.name) or Segment.open(path, entry, info.dim, info.dtype, check_hashes)
+        for entry in info.segments
     ]
     deleted = np.empty(0, np.int64)
     if info.deleted is not None:

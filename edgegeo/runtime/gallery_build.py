@@ -1,5 +1,6 @@
 """Building a gallery: a stream of tiles through the embedder into a version that appears whole or not at all."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from edgegeo.errors import GalleryError
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery import Gallery, open_version
+from edgegeo.runtime.gallery_compact import Layout, arranged
 from edgegeo.runtime.gallery_intake import Intake, IntakeSettings
 from edgegeo.runtime.gallery_manifest import INFO_NAME, JOURNAL_NAME, GalleryInfo, read_info
 from edgegeo.runtime.gallery_rows import Origin, origin_of
-from edgegeo.runtime.gallery_segment import Segment
+from edgegeo.runtime.gallery_segment import Segment, Stack
 from edgegeo.runtime.gallery_writing import check_place, commit, writing
 from edgegeo.runtime.pictures import Picture
 from edgegeo.runtime.tile_workers import TileWorkers
@@ -74,7 +76,13 @@ def build_gallery(
             segments=tuple(intake.segments()),
             absorbed=intake.token,
         )
-        publish(path, info, before, embedder, intake.samples, progress)
+        samples = intake.samples
+        if settings.codes:
+            segments = [Segment.open(path, entry, info.dim, info.dtype) for entry in info.segments]
+            entry, order = arranged(path, Stack(segments), np.arange(info.count), Layout(settings.codes), progress)
+            info = dataclasses.replace(info, segments=(entry,))
+            samples = {int(np.flatnonzero(order == row)[0]): picture for row, picture in samples.items()}
+        publish(path, info, before, embedder, samples, progress)
     return BuildReport(Gallery.open(path, bundle=bundle, check_hashes=False), intake.resumed, intake.changed)
 
 

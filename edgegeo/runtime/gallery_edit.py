@@ -1,4 +1,4 @@
-"""Changing a gallery that stands: tiles added, replaced and deleted, and its segments merged.
+"""Changing a gallery that stands: tiles added, replaced and deleted; gallery_compact.py merges its segments.
 
 Each change is a new version that appears in one step; galleries that are open keep the version they opened
 (`Gallery.newest` gives the new one). All of them raise GalleryBusyError while another process or thread writes.
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.errors import GalleryError
-from edgegeo.geo import check_position, distance_km
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery import Gallery
@@ -26,6 +25,7 @@ from edgegeo.runtime.gallery_segment import SEGMENT_ROWS, Segment, Stack, copy_r
 from edgegeo.runtime.gallery_standing import Standing
 from edgegeo.runtime.gallery_writing import commit, write_deleted, writing
 from edgegeo.runtime.image import Source
+from edgegeo.runtime.region import Region
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def add_tiles(
     """
     path = Path(path)
     with writing(path):
-        gallery = Gallery.open(path, bundle=embedder.model.bundle, check_hashes=False)
+        gallery = Gallery.open(path, bundle=embedder.model.bundle)
         chosen = dataclasses.replace(settings or IntakeSettings(), dtype=gallery.info.dtype)
         intake = Intake(path, embedder, chosen, origin_of(rows), gallery.info, restart, Standing(gallery), replace)
         intake.take(rows, progress)
@@ -88,7 +88,7 @@ def delete_tiles(path: str | Path, ids: Iterable[str]) -> int:
     """
     path = Path(path)
     with writing(path):
-        gallery = Gallery.open(path, check_hashes=False)
+        gallery = Gallery.open(path)
         rows = {row for id in ids if (row := gallery.row(id)) is not None}
         if not rows:
             return 0
@@ -99,28 +99,9 @@ def delete_tiles(path: str | Path, ids: Iterable[str]) -> int:
     return len(rows)
 
 
-def compact(path: str | Path) -> int:
-    """Copy the rows that are there into as few segments as possible and return the new version.
-
-    Disk space for the copy is needed beside the gallery until it stands. A gallery that is compact stays as it is.
-    """
-    path = Path(path)
-    with writing(path):
-        gallery = Gallery.open(path)  # every hash: damage must not be copied under a new one
-        kept = gallery.stored(np.arange(len(gallery)))
-        entries = copy_rows(path, gallery.stack, kept)
-        if tuple(entries) == gallery.info.segments and not len(gallery.deleted):
-            return gallery.version
-        info = _next(gallery, entries, np.empty(0, np.int64))
-        commit(path, info, gallery.info)
-    return info.version
-
-
-def ids_within(gallery: Gallery, lat: float, lon: float, km: float) -> list[str]:
-    """Ids of the tiles within `km` of a point, for `delete_tiles`; InputError for an impossible point."""
-    check_position(lat, lon)
-    positions = gallery.positions
-    near = np.flatnonzero(distance_km(lat, lon, positions[:, 0], positions[:, 1]) <= km)
+def ids_within(gallery: Gallery, region: Region) -> list[str]:
+    """Ids of the tiles in a region, for `delete_tiles`."""
+    near = np.flatnonzero(region.holds(gallery.positions))
     return [gallery.id(int(row)) for row in near]
 
 
@@ -141,7 +122,8 @@ def _appended(
     """
     entries, info = list(gallery.info.segments), gallery.info
     rows, tail = sum(map(len, new)), len(entries)
-    while tail and entries[tail - 1].rows <= min(2 * rows, SEGMENT_ROWS):
+    # Codes and lists stay what they are until `compact`.
+    while tail and not entries[tail - 1].stages and entries[tail - 1].rows <= min(2 * rows, SEGMENT_ROWS):
         tail -= 1
         rows += entries[tail].rows
     if tail == len(entries):

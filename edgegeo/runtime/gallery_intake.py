@@ -55,6 +55,8 @@ class IntakeSettings:
     batch: int = 16
     """Pictures a call of the model."""
     dtype: str = "float32"
+    codes: str = ""
+    """"int8" or "binary": codes for the gallery's first scan (gallery_compact.py); the dtype is float16 then."""
     duplicates: str = "skip"
     """One of DUPLICATES. Copies of one picture at one place only crowd the results, so they are left out; at other
     places the same picture is a fact of its own (open sea looks alike everywhere), so it is kept."""

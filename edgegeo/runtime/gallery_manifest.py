@@ -1,7 +1,7 @@
 """What a gallery says of itself: gallery.json, and unfinished.json while a build or an addition goes on.
 
 Both files are JSON with the hash of their own body in front, so that a flipped byte is found before anything is parsed:
-    {"schema": 2,
+    {"schema": 3,
     "sha256": "...",
     "gallery": {...}}
 A new version is written beside the old one, synced, and renamed over it: a reader sees one of the two, whole.
@@ -20,17 +20,34 @@ from edgegeo.errors import GalleryError
 from edgegeo.runtime.gallery_rows import Origin, Skipped
 from edgegeo.schema import SchemaFault, parse, to_plain
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE = (2, 3)
+"""Version 2 has segments without checksums of blocks, which are hashed whole when they are opened."""
 INFO_NAME = "gallery.json"
 JOURNAL_NAME = "unfinished.json"
 SEGMENTS = "segments"
 LOCK_NAME = "lock"
 DTYPES = ("float32", "float16")
+STAGES = ("int8", "binary", "ivf")
 _SEALED = re.compile(rb'\{"schema": (\d{1,9}),\n"sha256": "([0-9a-f]{64})",\n"gallery": (.*)\}\n', re.DOTALL)
 _NAMED = re.compile(rb'\s*\{\s*"schema": (\d{1,9})\b')
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """A way to candidates, which are scored again by their vectors: how it is set, and what that was found to keep."""
+
+    kind: str
+    """One of STAGES: a scan of int8 or binary codes, or the lists of an inverted file (runtime/inverted.py)."""
+    candidates: int
+    """Rows that are scored again, for up to ten hits."""
+    recall: float
+    """Share of the exact ten nearest among the hits, measured when it was made, with rows of its own as queries."""
+    probes: int = 0
+    """Lists that are read, of an inverted file."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,10 @@ class SegmentEntry:
     name: str
     rows: int
     files: dict[str, FileEntry]
+    by_place: bool = False
+    """Whether the rows follow a curve over the sphere (runtime/hilbert.py), or the order they came in."""
+    stages: tuple[StageEntry, ...] = ()
+    """Codes, then an inverted file, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,8 @@ def read_info(path: Path) -> GalleryInfo:
         raise GalleryError(f"{path} has no {INFO_NAME}: it is not a gallery; build one elsewhere")
     names = [segment.name for segment in info.segments] + ([info.deleted.name] if info.deleted else [])
     sound = info.dtype in DTYPES and info.dim > 0 and info.count > 0 and all(s.rows > 0 for s in info.segments)
+    stages = [stage for segment in info.segments for stage in segment.stages]
+    sound = sound and all(stage.kind in STAGES and stage.candidates > 0 and stage.probes >= 0 for stage in stages)
     if not sound or not all(map(_PLAIN_NAME.fullmatch, names)) or len(set(names)) < len(names):
         raise GalleryError(f"{file} is damaged (its numbers or names don't fit); build the gallery again")
     return info
@@ -154,9 +177,10 @@ def _read(file: Path, kind: type[T]) -> T | None:
         raise GalleryError(f"{file} can't be read ({error.strerror or error}); {remedy}") from None
     sealed = _SEALED.fullmatch(raw)
     named = sealed or _NAMED.match(raw)
-    if named is not None and int(named[1]) != SCHEMA_VERSION:
+    if named is not None and int(named[1]) not in READABLE:
+        read = " and ".join(map(str, READABLE))
         raise GalleryError(
-            f"{file.parent} has gallery version {int(named[1])}, this edgegeo reads version {SCHEMA_VERSION}; {remedy}"
+            f"{file.parent} has gallery version {int(named[1])}, this edgegeo reads versions {read}; {remedy}"
         )
     if sealed is None or hashlib.sha256(sealed[3]).hexdigest().encode() != sealed[2]:
         raise GalleryError(f"{file} is damaged (it differs from its own hash); {remedy}")

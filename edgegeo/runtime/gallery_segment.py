@@ -6,13 +6,18 @@ segments/NAME/
   digests.npy                     (N, 32) uint8: identity of the row, content of its picture (gallery_rows.py)
   ids.bin ids.offsets.npy         ids, UTF-8
   thumbs.bin thumbs.offsets.npy   thumbnails, JPEG: re-ranking and the web page show them
-A segment may list more files, of an index: they are checked like the others, and not read by who does not know them.
+  ids.keys.npy                    (N, 2) uint64: hashes of the ids, sorted, and their rows
+  caps.npy                        (N / 64, 4) float32: a cap of the sphere round every 64 rows (hilbert.py)
+  codes.npy scales.npy            int8 or binary codes for a first scan, where there are any (coded.py)
+  inverted.faiss                  lists for an approximate search, where there are any (inverted.py)
+  checksums.bin                   CRC-32 of every 16 KiB of the other files, uint32, files by name
+Opening checks sizes and the hash of checksums.bin; everything else is checked where it is first read (checked.py).
 """
 
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -25,13 +30,20 @@ from numpy.typing import NDArray
 
 from edgegeo.bundle import FileEntry, sha256_of
 from edgegeo.errors import GalleryError
-from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, sync
+from edgegeo.runtime.checked import Checked, CheckedArray, Sums, blocks_of, sums_of
+from edgegeo.runtime.gallery_ids import IdRows, hash_of, sorted_keys
+from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, StageEntry, sync
 from edgegeo.runtime.gallery_rows import DIGEST_BYTES
+from edgegeo.runtime.hilbert import BLOCK_ROWS, caps
 from edgegeo.runtime.packed import Packed, PackedWriter
 from edgegeo.runtime.search import take_rows
 
-ID_FILES = ("ids.bin", "ids.offsets.npy")
-FILES = {"vectors.npy", "positions.npy", "digests.npy", *ID_FILES, "thumbs.bin", "thumbs.offsets.npy"}
+CHECKSUMS = "checksums.bin"
+KEYS = "ids.keys.npy"
+CAPS = "caps.npy"
+FILES = {
+    "vectors.npy", "positions.npy", "digests.npy", "ids.bin", "ids.offsets.npy", "thumbs.bin", "thumbs.offsets.npy",
+}  # fmt: skip
 SEGMENT_ROWS = 1 << 18
 """Larger segments are never copied into one by builds and additions; only `compact` does."""
 SEGMENT_NAME = re.compile(r"[0-9a-f]{16}")
@@ -53,27 +65,55 @@ class Segment:
     """One opened segment, memory-mapped."""
 
     def __init__(self, gallery: Path, entry: SegmentEntry, dim: int, dtype: str) -> None:
-        folder = gallery / SEGMENTS / entry.name
+        self.folder = gallery / SEGMENTS / entry.name
         self.entry = entry
-        self.vectors = _load(folder / "vectors.npy", (entry.rows, dim), dtype)
-        self.positions: NDArray[np.float64] = _load(folder / "positions.npy", (entry.rows, 2), "float64")
-        self.digests: NDArray[np.uint8] = _load(folder / "digests.npy", (entry.rows, 2 * DIGEST_BYTES), "uint8")
-        self.ids = Packed(folder, "ids", entry.rows)
-        self.thumbs = Packed(folder, "thumbs", entry.rows)
+        sums = _read_sums(self.folder, entry)
+        # All of them at once: whoever opened a version keeps it when a later one removes its files.
+        self.files = {
+            name: Checked(self.folder / name, sums[name] if sums is not None else None)
+            for name in entry.files
+            if name != CHECKSUMS
+        }
+        self.vectors = self.array("vectors.npy", (entry.rows, dim), dtype)
+        self.positions = self.array("positions.npy", (entry.rows, 2), "float64")
+        self.digests = self.array("digests.npy", (entry.rows, 2 * DIGEST_BYTES), "uint8")
+        self.ids = Packed(self.files["ids.bin"], self.files["ids.offsets.npy"], entry.rows)
+        self.thumbs = Packed(self.files["thumbs.bin"], self.files["thumbs.offsets.npy"], entry.rows)
+        self.id_rows = IdRows(self.ids, self.array(KEYS, (entry.rows, 2), "<u8") if KEYS in entry.files else None)
+        self.kept: dict[str, Any] = {}
+        """What searches have read of it."""
 
     @classmethod
-    def open(
-        cls, gallery: Path, entry: SegmentEntry, dim: int, dtype: str, hashed: Collection[str] | None = None
-    ) -> "Segment":
-        """Check every file's size, and the hashes of all files or of the `hashed` ones, then map them."""
+    def open(cls, gallery: Path, entry: SegmentEntry, dim: int, dtype: str, check_hashes: bool = True) -> "Segment":
+        """Check every file's size and map it; hash it first where asked to, or where its blocks have no checksums."""
         if not entry.files.keys() >= FILES or any("/" in name or name in ("", ".", "..") for name in entry.files):
             raise GalleryError(f"{gallery}: segment {entry.name} lists other files; build the gallery again")
+        whole = check_hashes or CHECKSUMS not in entry.files
         for name, file in entry.files.items():
-            check_file(gallery / SEGMENTS / entry.name / name, file, hashed is None or name in hashed)
+            check_file(gallery / SEGMENTS / entry.name / name, file, whole or name == CHECKSUMS)
         return cls(gallery, entry, dim, dtype)
 
     def __len__(self) -> int:
         return self.entry.rows
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: str) -> CheckedArray:
+        """One of its .npy files."""
+        return CheckedArray(self.file(name), shape, dtype)
+
+    def file(self, name: str) -> Checked:
+        """One of its files; GalleryError where it has none of that name."""
+        if name not in self.files:
+            raise GalleryError(f"{self.folder} lacks {name}; build the gallery again")
+        return self.files[name]
+
+    def caps(self) -> NDArray[np.float32]:
+        """Caps round every 64 rows, (B, 4); read once."""
+        if CAPS not in self.kept:
+            shape = (-(-len(self) // BLOCK_ROWS), 4)
+            stands = CAPS in self.entry.files
+            self.kept[CAPS] = self.array(CAPS, shape, "float32").all() if stands else caps(self.positions.all())
+        found: NDArray[np.float32] = self.kept[CAPS]
+        return found
 
 
 class Stack:
@@ -92,14 +132,23 @@ class Stack:
         which = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.segments[which], row - int(self.starts[which])
 
+    def packed(self, parts: Sequence[Packed], rows: NDArray[np.int64]) -> list[bytes]:
+        """Items of rows, in the order asked for, of one `Packed` a segment."""
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        out = np.empty(len(rows), object)
+        for part in np.unique(which).tolist():
+            here = np.flatnonzero(which == part)
+            for at, item in zip(here.tolist(), parts[part].take(rows[here] - self.starts[part]), strict=True):
+                out[at] = item
+        return list(out)
+
     def block(self, rows: NDArray[np.int64]) -> Block:
         """Rows in memory, in the order asked for."""
-        places = [self.at(int(row)) for row in rows]
         return Block(
-            [segment.ids[row] for segment, row in places],
+            self.packed([segment.ids for segment in self.segments], rows),
             take_rows([segment.positions for segment in self.segments], rows),
             take_rows(self.vectors, rows),
-            [segment.thumbs[row] for segment, row in places],
+            self.packed([segment.thumbs for segment in self.segments], rows),
             take_rows([segment.digests for segment in self.segments], rows),
         )
 
@@ -120,36 +169,55 @@ def check_file(file: Path, entry: FileEntry, hashed: bool = True) -> None:
         raise GalleryError(f"{file} can't be read ({error.strerror or error}); build the gallery again") from None
 
 
-def write_segment(gallery: Path, count: int, blocks: Callable[[int, int], Block]) -> SegmentEntry:
+def write_segment(
+    gallery: Path,
+    count: int,
+    blocks: Callable[[int, int], Block],
+    by_place: bool = False,
+    stages: Callable[[Path], tuple[StageEntry, ...]] = lambda folder: (),
+) -> SegmentEntry:
     """A segment of `count` rows, `blocks(start, end)` giving them piece by piece, under a name never used before.
 
-    Nothing refers to it yet: a writer that is stopped here leaves rubbish that the next one removes. Who refers to it
-    has to `sync_segment` it first.
+    `stages` is given the folder when the rows are in it, to add files of its own and say what they are. Nothing refers
+    to the segment yet: a writer that is stopped here leaves rubbish that the next one removes. Who refers to it has to
+    `sync_segment` it first.
     """
     name = secrets.token_hex(8)
     folder = gallery / SEGMENTS / name
     folder.mkdir(parents=True)
     try:
-        with ExitStack() as stack:
-            first = blocks(0, min(count, _COPY_ROWS))
-            arrays = {
-                "vectors": _array(stack, folder / "vectors.npy", first.vectors, count),
-                "positions": _array(stack, folder / "positions.npy", first.positions, count),
-                "digests": _array(stack, folder / "digests.npy", first.digests, count),
-            }
-            packed = {field: stack.enter_context(PackedWriter(folder, field)) for field in ("ids", "thumbs")}
-            for start in range(0, count, _COPY_ROWS):
-                block = blocks(start, min(count, start + _COPY_ROWS)) if start else first
-                for field, stream in arrays.items():
-                    stream.write(np.ascontiguousarray(getattr(block, field)).tobytes())
-                for field, writer in packed.items():
-                    for item in getattr(block, field):
-                        writer.append(item)
-        files = {file.name: FileEntry(file.stat().st_size, sha256_of(file)) for file in sorted(folder.iterdir())}
+        _write_rows(folder, count, blocks)
+        np.save(folder / CAPS, caps(np.load(folder / "positions.npy", mmap_mode="r")))
+        made = stages(folder)
+        checked = {file.name: (file.stat().st_size, *sums_of(file)) for file in sorted(folder.iterdir())}
+        sums = np.concatenate([sums for _, _, sums in checked.values()])
+        (folder / CHECKSUMS).write_bytes(sums.astype("<u4").tobytes())
+        files = {name: FileEntry(size, sha256) for name, (size, sha256, _) in checked.items()}
+        files[CHECKSUMS] = FileEntry(4 * len(sums), sha256_of(folder / CHECKSUMS))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return SegmentEntry(name, count, files)
+    return SegmentEntry(name, count, files, by_place, made)
+
+
+def _write_rows(folder: Path, count: int, blocks: Callable[[int, int], Block]) -> None:
+    hashes = bytearray()
+    with ExitStack() as stack:
+        first = blocks(0, min(count, _COPY_ROWS))
+        arrays = {
+            "vectors": _array(stack, folder / "vectors.npy", first.vectors, count),
+            "positions": _array(stack, folder / "positions.npy", first.positions, count),
+            "digests": _array(stack, folder / "digests.npy", first.digests, count),
+        }
+        packed = {field: stack.enter_context(PackedWriter(folder, field)) for field in ("ids", "thumbs")}
+        for start in range(0, count, _COPY_ROWS):
+            block = blocks(start, min(count, start + _COPY_ROWS)) if start else first
+            for field, stream in arrays.items():
+                stream.write(np.ascontiguousarray(getattr(block, field)).tobytes())
+            for field, writer in packed.items():
+                writer.extend(getattr(block, field))
+            hashes += b"".join(map(hash_of, block.ids))
+    np.save(folder / KEYS, sorted_keys(hashes))
 
 
 def sync_segment(gallery: Path, entry: SegmentEntry) -> None:
@@ -202,11 +270,15 @@ def _array(stack: ExitStack, file: Path, like: NDArray[Any], count: int) -> Bina
     return stream
 
 
-def _load(file: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def _read_sums(folder: Path, entry: SegmentEntry) -> dict[str, Sums] | None:
+    """Checksums of blocks by file; None for a segment that has none. Its own hash was compared already."""
+    if CHECKSUMS not in entry.files:
+        return None
+    counts = {name: blocks_of(file.bytes) for name, file in sorted(entry.files.items()) if name != CHECKSUMS}
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise GalleryError(f"{file} can't be read ({error}); build the gallery again") from None
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise GalleryError(f"{file} holds {array.dtype} {array.shape} instead of {dtype} {shape}; build it again")
-    return np.asarray(array)
+        sums = np.frombuffer((folder / CHECKSUMS).read_bytes(), "<u4")
+    except OSError as error:
+        raise GalleryError(f"{folder / CHECKSUMS} can't be read ({error}); build the gallery again") from None
+    if len(sums) != sum(counts.values()):
+        raise GalleryError(f"{folder / CHECKSUMS} doesn't fit the segment's files; build the gallery again")
+    return dict(zip(counts, np.split(sums, np.cumsum(list(counts.values()))[:-1]), strict=True))

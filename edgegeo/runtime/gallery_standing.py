@@ -11,7 +11,7 @@ class Standing:
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        digests = [segment.digests[:, DIGEST_BYTES:] for segment in gallery.stack.segments]
+        digests = [segment.digests.all()[:, DIGEST_BYTES:] for segment in gallery.stack.segments]
         self._digests = np.delete(np.concatenate(digests), gallery.deleted, axis=0)
         # A part of the digest is a number that sorts fast; rows that agree in it are compared whole.
         keys = np.ascontiguousarray(self._digests[:, :8]).view("<u8").ravel()

@@ -1,5 +1,6 @@
 """Many small byte strings in one file, with their offsets in another: ids and thumbnails of a gallery."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.errors import GalleryError
+from edgegeo.runtime.checked import Checked, CheckedArray
 
 
 class PackedWriter:
@@ -16,12 +18,12 @@ class PackedWriter:
     def __init__(self, folder: Path, name: str) -> None:
         self._stream = (folder / f"{name}.bin").open("wb")
         self._offsets_file = folder / f"{name}.offsets.npy"
-        self._offsets = [0]
+        self._lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
 
-    def append(self, item: bytes) -> None:
-        """Add one item."""
-        self._stream.write(item)
-        self._offsets.append(self._offsets[-1] + len(item))
+    def extend(self, items: Sequence[bytes]) -> None:
+        """Add items."""
+        self._stream.write(b"".join(items))
+        self._lengths.append(np.fromiter(map(len, items), np.int64, len(items)))
 
     def __enter__(self) -> "PackedWriter":
         return self
@@ -31,25 +33,17 @@ class PackedWriter:
     ) -> None:
         self._stream.close()
         if kind is None:
-            np.save(self._offsets_file, np.array(self._offsets, np.int64))
+            np.save(self._offsets_file, np.cumsum(np.concatenate(self._lengths)))
 
 
 class Packed:
     """Reads what PackedWriter wrote, through a memory map: opening costs nothing, an item costs its own bytes."""
 
-    def __init__(self, folder: Path, name: str, count: int) -> None:
-        file = folder / f"{name}.bin"
-        try:
-            offsets = np.load(folder / f"{name}.offsets.npy", mmap_mode="r", allow_pickle=False)
-            size = file.stat().st_size
-            # An empty file can't be mapped.
-            self._bytes: NDArray[np.uint8] = np.memmap(file, np.uint8, "r") if size else np.empty(0, np.uint8)
-        except (OSError, ValueError) as error:
-            raise GalleryError(f"{file} can't be read ({error}); build the gallery again") from None
-        fits = offsets.shape == (count + 1,) and offsets.dtype == np.int64
-        if not fits or offsets[0] != 0 or offsets[-1] != size or bool((np.diff(offsets) < 0).any()):
-            raise GalleryError(f"{file} and its offsets don't fit; build the gallery again")
-        self._offsets: NDArray[np.int64] = offsets
+    def __init__(self, items: Checked, offsets: Checked, count: int) -> None:
+        self._bytes = items
+        self._offsets = CheckedArray(offsets, (count + 1,), np.int64)
+        if self._offsets[0] != 0 or self._offsets[count] != self._bytes.size:
+            raise self._unfit()
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -57,9 +51,26 @@ class Packed:
     def __getitem__(self, index: int) -> bytes:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes()
+        start, end = self._offsets[index : index + 2].tolist()
+        if not 0 <= start <= end <= self._bytes.size:
+            raise self._unfit()
+        return self._bytes.bytes(start, end).tobytes()
+
+    def take(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Items by their numbers, in the order asked for."""
+        starts, ends = self._offsets[rows], self._offsets[rows + 1]
+        if len(rows) and not bool(((starts >= 0) & (starts <= ends) & (ends <= self._bytes.size)).all()):
+            raise self._unfit()
+        give = self._bytes.bytes
+        return [give(start, end).tobytes() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def all(self) -> list[bytes]:
         """Every item, in one pass."""
-        whole, offsets = self._bytes.tobytes(), self._offsets.tolist()
-        return [whole[start:end] for start, end in pairwise(offsets)]
+        offsets = self._offsets.all()
+        if bool((np.diff(offsets) < 0).any()):
+            raise self._unfit()
+        whole = self._bytes.bytes(0, self._bytes.size).tobytes()
+        return [whole[start:end] for start, end in pairwise(offsets.tolist())]
+
+    def _unfit(self) -> GalleryError:
+        return GalleryError(f"{self._bytes.file} and its offsets don't fit; build the gallery again")

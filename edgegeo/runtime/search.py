@@ -1,21 +1,21 @@
 """Exact nearest neighbours by inner product over memory-mapped arrays, with ties that never depend on luck."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK_BYTES = 16 * 2**20
-_QUERY_BLOCK = 128
-# Inner products of unit vectors in float32 differ between BLAS kernels by less than this.
-_SLACK = 1e-5
+QUERY_BLOCK = 128
+SLACK = 1e-5
+"""Inner products of unit vectors in float32 differ between BLAS kernels by less than this."""
 _LEAST = float(np.finfo(np.float32).min)
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
-def exact_search(
-    vectors: NDArray[Any], queries: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def exact_search(vectors: Any, queries: Floats, k: int) -> tuple[Numbers, Floats]:
     """The k rows of `vectors` (N, D) float16/float32 with the largest inner product with each query (Q, D).
 
     Returns rows (Q, k) int64 and scores (Q, k) float32, best first; equal scores are ordered by row. The matrix
@@ -25,23 +25,19 @@ def exact_search(
     return search_parts([vectors], queries, k, np.empty(0, np.int64))
 
 
-def search_parts(
-    parts: Sequence[NDArray[Any]], queries: NDArray[np.float32], k: int, deleted: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def search_parts(parts: Sequence[Any], queries: Floats, k: int, deleted: Numbers) -> tuple[Numbers, Floats]:
     """`exact_search` in several arrays (N_i, D), rows numbered through them, without the `deleted` rows (ascending)."""
     queries = np.ascontiguousarray(queries, np.float32)
     k = min(k, sum(map(len, parts)) - len(deleted))
-    rows = np.empty((len(queries), k), np.int64)
-    scores = np.empty((len(queries), k), np.float32)
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        part = queries[start : start + _QUERY_BLOCK]
-        for index, nominees in enumerate(_nominate(parts, part, k, deleted)):
-            chosen, score = _rescore(parts, part[index], nominees, k)
-            rows[start + index], scores[start + index] = chosen, score
+    rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    for start in range(0, len(queries), QUERY_BLOCK):
+        part = queries[start : start + QUERY_BLOCK]
+        for index, (nominees, _) in enumerate(best(_scored(parts, part, deleted), len(part), k)):
+            rows[start + index], scores[start + index] = rescored(parts, part[index], nominees, k)
     return rows, scores
 
 
-def take_rows(parts: Sequence[NDArray[Any]], rows: NDArray[np.int64]) -> NDArray[Any]:
+def take_rows(parts: Sequence[Any], rows: Numbers) -> NDArray[Any]:
     """Rows (M,) of several arrays, numbered through them, in the order asked for."""
     if len(parts) == 1:
         return np.asarray(parts[0][rows])
@@ -54,47 +50,63 @@ def take_rows(parts: Sequence[NDArray[Any]], rows: NDArray[np.int64]) -> NDArray
     return out
 
 
-def _nominate(
-    parts: Sequence[NDArray[Any]], queries: NDArray[np.float32], k: int, deleted: NDArray[np.int64]
-) -> list[NDArray[np.int64]]:
-    """For each query every row that could be among its k best, ties and rounding included."""
-    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64) for _ in queries]
-    values: list[NDArray[np.float32]] = [np.empty(0, np.float32) for _ in queries]
-    floors = [_LEAST] * len(queries)
-    for start, piece in _blocks(parts):
-        # One query: a matrix-vector product runs at memory speed, a one-row matrix product several times slower.
-        scores = (piece @ queries[0])[None] if len(queries) == 1 else queries @ piece.T
-        first, last = np.searchsorted(deleted, (start, start + len(piece)))
-        scores[:, deleted[first:last] - start] = -np.inf  # below every floor
+def best(
+    pieces: Iterable[tuple[int | Numbers, Floats]], queries: int, count: int, slack: float = SLACK
+) -> list[tuple[Numbers, Floats]]:
+    """For each query every row that could be among its `count` best, ties and rounding included, and their scores.
+
+    `pieces` give scores (Q, n) with the number of their first row, or the numbers of all; -inf leaves a row out.
+    """
+    rows: list[Numbers] = [np.empty(0, np.int64) for _ in range(queries)]
+    values: list[Floats] = [np.empty(0, np.float32) for _ in range(queries)]
+    floors = [_LEAST] * queries
+    for numbers, scores in pieces:
         for index, line in enumerate(scores):
             at = np.flatnonzero(line >= floors[index])
             if len(at) == 0:
                 continue
-            rows[index] = np.concatenate([rows[index], at + start])
+            named = at + numbers if isinstance(numbers, int) else numbers[at]
+            rows[index] = np.concatenate([rows[index], named])
             values[index] = np.concatenate([values[index], line[at]])
-            if len(values[index]) > k:
-                kth = np.partition(values[index], len(values[index]) - k)[len(values[index]) - k]
-                floors[index] = kth - 2 * _SLACK
+            if len(values[index]) > count:
+                kth = np.partition(values[index], len(values[index]) - count)[len(values[index]) - count]
+                floors[index] = kth - 2 * slack
                 keep = values[index] >= floors[index]
                 rows[index], values[index] = rows[index][keep], values[index][keep]
-    return rows
+    return list(zip(rows, values, strict=True))
 
 
-def _blocks(parts: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Pieces of the arrays as float32, each with the number of its first row."""
-    offset = 0
-    for vectors in parts:
-        block = max(1024, _BLOCK_BYTES // (4 * vectors.shape[1]))
-        for start in range(0, len(vectors), block):
-            yield offset + start, np.asarray(vectors[start : start + block], np.float32)
-        offset += len(vectors)
+def products(piece: NDArray[Any], queries: Floats) -> Floats:
+    """Inner products (Q, n) of rows (n, D) of any float type with queries (Q, D)."""
+    piece = np.asarray(piece, np.float32)
+    # One query: a matrix-vector product runs at memory speed, a one-row matrix product several times slower.
+    return np.asarray((piece @ queries[0])[None] if len(queries) == 1 else queries @ piece.T)
 
 
-def _rescore(
-    parts: Sequence[NDArray[Any]], query: NDArray[np.float32], rows: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def rows_a_piece(dim: int) -> int:
+    """Rows of `dim` float32 numbers that are scored at once."""
+    return max(1024, _BLOCK_BYTES // (4 * dim))
+
+
+def rescored(parts: Sequence[Any], query: Floats, rows: Numbers, k: int) -> tuple[Numbers, Floats]:
+    """The k best of some rows by scores that no batch changes, best first, equal scores by row."""
+    if len(rows) > 4 * k:  # float32 says first which of them can't be among the k
+        rough = products(take_rows(parts, rows), query[None])[0]
+        rows = rows[rough >= np.partition(rough, len(rough) - k)[len(rough) - k] - 2 * SLACK]
     # float64 sums along one row: the same row always gets the same score, and equal rows equal scores.
     vectors = np.asarray(take_rows(parts, rows), np.float64)
     scores = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
+
+
+def _scored(parts: Sequence[Any], queries: Floats, deleted: Numbers) -> Iterator[tuple[int, Floats]]:
+    offset = 0
+    for vectors in parts:
+        block = rows_a_piece(vectors.shape[1])
+        for start in range(0, len(vectors), block):
+            scores = products(vectors[start : start + block], queries)
+            first, last = np.searchsorted(deleted, (offset + start, offset + start + scores.shape[1]))
+            scores[:, deleted[first:last] - offset - start] = -np.inf  # below every floor
+            yield offset + start, scores
+        offset += len(vectors)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gallery_tiles import everything
 from PIL import Image
 
 from edgegeo.bundle import open_bundle
@@ -178,10 +179,12 @@ def test_damaged_files(gallery: Gallery, tmp_path: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(GalleryError, match="differs from its recorded hash"):
-        Gallery.open(copy)
+        Gallery.open(copy, check_hashes=True)
+    with pytest.raises(GalleryError, match="differ from their checksum"):
+        everything(Gallery.open(copy))
     file.write_bytes(data[:-3])
     with pytest.raises(GalleryError, match="cut off"):
-        Gallery.open(copy, check_hashes=False)
+        Gallery.open(copy)
     file.unlink()
     with pytest.raises(GalleryError, match="missing"):
         Gallery.open(copy)
@@ -199,7 +202,7 @@ def test_a_manifest_that_does_not_fit(gallery: Gallery, tmp_path: Path, change: 
     shutil.copytree(gallery.path, copy)
     info = json.loads((copy / "gallery.json").read_text())["gallery"]
     body = json.dumps({**info, **change})
-    head = f'{{"schema": 2,\n"sha256": "{hashlib.sha256(body.encode()).hexdigest()}",\n"gallery": '
+    head = f'{{"schema": 3,\n"sha256": "{hashlib.sha256(body.encode()).hexdigest()}",\n"gallery": '
     (copy / "gallery.json").write_text(f"{head}{body}}}\n")
     with pytest.raises(GalleryError, match="build"):
         Gallery.open(copy)
@@ -209,8 +212,11 @@ def test_other_versions_and_other_files(gallery: Gallery, tmp_path: Path) -> Non
     copy = tmp_path / "g"
     shutil.copytree(gallery.path, copy)
     for text, words in (
-        ('{\n "schema": 1,\n "bundle": "x"}', r"gallery version 1, this edgegeo reads version 2; build the gallery"),
-        ((copy / "gallery.json").read_text().replace('"schema": 2', '"schema": 3'), "gallery version 3"),
+        (
+            '{\n "schema": 1,\n "bundle": "x"}',
+            r"gallery version 1, this edgegeo reads versions 2 and 3; build the gallery",
+        ),
+        ((copy / "gallery.json").read_text().replace('"schema": 3', '"schema": 4'), "gallery version 4"),
         ("{", "damaged"),
         ("", "damaged"),
         ((copy / "gallery.json").read_text()[:-1], "damaged"),

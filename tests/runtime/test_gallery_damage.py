@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gallery_tiles import photo_list, tiles
+from gallery_tiles import everything, photo_list, tiles
 
 from edgegeo.errors import GalleryError
 from edgegeo.runtime import Embedder, Gallery
 from edgegeo.runtime.gallery_build import build_gallery
+from edgegeo.runtime.gallery_compact import Layout, compact
 from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
 from edgegeo.runtime.gallery_intake import IntakeSettings
 from edgegeo.runtime.gallery_manifest import read_journal
@@ -50,7 +51,7 @@ def broken_off(path: Path, source: Path, embedder: Embedder) -> None:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What was parsed: paths given to numpy, and texts given to json."""
     seen: list[object] = []
-    load, loads, memmap = np.load, json.loads, np.memmap
+    load, loads = np.load, json.loads
 
     def noted(call: Any) -> Any:
         def noting(what: Any, *args: Any, **options: Any) -> Any:
@@ -61,7 +62,6 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     monkeypatch.setattr(np, "load", noted(load))
     monkeypatch.setattr(json, "loads", noted(loads))
-    monkeypatch.setattr(np, "memmap", noted(memmap))
     return seen
 
 
@@ -74,7 +74,7 @@ def damages(data: bytes, flips: int, cuts: int, rng: random.Random) -> Iterator[
 
 
 def damage_everything(path: Path, parsed: list[object], flips: int, cuts: int, seed: int) -> int:
-    """Damage every file in turn; the number of damages that were found."""
+    """Damage every file in turn, open the gallery and read all of it; the number of damages that were found."""
     rng = random.Random(seed)
     journal = read_journal(path)
     unpublished = {segment.name for segment in journal.segments} if journal else set()
@@ -87,7 +87,7 @@ def damage_everything(path: Path, parsed: list[object], flips: int, cuts: int, s
             file.write_bytes(damaged)
             parsed.clear()
             with pytest.raises(GalleryError):
-                read_journal(path) if file.name == "unfinished.json" else Gallery.open(path)
+                read_journal(path) if file.name == "unfinished.json" else everything(Gallery.open(path))
             assert file not in parsed
             assert not file.name.endswith(".json") or parsed == []
             tried += 1
@@ -103,6 +103,33 @@ def test_damage_is_found_before_anything_is_parsed(gallery: Path, parsed: list[o
 @pytest.mark.slow
 def test_much_damage_is_found_before_anything_is_parsed(gallery: Path, parsed: list[object]) -> None:
     assert damage_everything(gallery, parsed, flips=1500, cuts=300, seed=1) > 10_000
+
+
+@pytest.fixture
+def coded(embedder: Embedder, tmp_path: Path) -> Path:
+    """One segment with codes and lists."""
+    path = Gallery.build(tmp_path / "coded", tiles(9), embedder).path
+    compact(path, Layout("binary", approximate=True))
+    return path
+
+
+def test_damaged_codes_and_lists_are_found(coded: Path, parsed: list[object]) -> None:
+    assert damage_everything(coded, parsed, flips=6, cuts=3, seed=2) > 120
+
+
+def test_what_a_damaged_block_does_not_touch_is_still_read(coded: Path) -> None:
+    whole = Gallery.open(coded)
+    file = next((coded / "segments").iterdir()) / "thumbs.bin"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    gallery = Gallery.open(coded)
+    np.testing.assert_array_equal(
+        gallery.search(gallery.vector(3)[None], 2).rows, whole.search(whole.vector(3), 2).rows
+    )
+    with pytest.raises(GalleryError, match=r"thumbs.bin is damaged \(bytes"):
+        gallery.thumbnail(8)
+    with pytest.raises(GalleryError, match="recorded hash"):
+        Gallery.open(coded, check_hashes=True)
 
 
 def test_a_damaged_part_of_unfinished_work_is_embedded_again(gallery: Path, embedder: Embedder, tmp_path: Path) -> None:
