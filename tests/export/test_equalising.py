@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from tiny_decoders import KINDS, Runner, make_decoder
 
 from edgegeo.calibration.statistics import LayerRecord
+from edgegeo.export.blocks import layer_norm
 from edgegeo.export.equalising import LARGEST, equalised_ranges, equalising
-from edgegeo.export.graph import Graph, divided_by
-from edgegeo.export.linear import Storage
+from edgegeo.export.graph import FLOAT, Graph, divided_by
+from edgegeo.export.linear import Storage, linear
 from edgegeo.export.trunk import build_trunk
 
 RNG = np.random.default_rng(3)
@@ -65,3 +67,27 @@ def test_a_factor_that_nothing_divides_by_is_an_error(tmp_path: Any) -> None:
         graph = Graph("empty")
     with pytest.raises(ValueError, match=r"nothing .* divides nowhere\.norm"):
         graph.save(tmp_path / "g.onnx")
+
+
+def test_eight_bits_lose_less_where_a_few_channels_are_large() -> None:
+    """SmoothQuant's case: one range for all channels of a norm that has outliers."""
+    gamma, weight = np.ones(64, np.float32), RNG.normal(size=(64, 32)).astype(np.float32)
+    gamma[[3, 40]] = 60.0
+    rows = RNG.normal(size=(50, 64)).astype(np.float32)
+
+    def run(storage: Storage) -> np.ndarray:
+        with divided_by(storage.factors):
+            graph = Graph("one")
+            x = graph.input("x", FLOAT, ["n", 64])
+            linear(graph, layer_norm(graph, x, gamma, None, "a.norm", 1e-5), weight, None, "y", storage)
+            graph.output("y", FLOAT, ["n", 32])
+        session = ort.InferenceSession(graph.model().SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"x": rows})[0])
+
+    exact = run(Storage())
+    seen = Seen("a.norm", 64)
+    seen.absmax = np.abs((rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True) * gamma).max(axis=0)
+    statistics: Any = Statistics(y=seen)
+    factors = equalising(statistics, 0.5, gated=False)
+    plain, smooth = (np.linalg.norm(run(Storage("int8", factors=f)) - exact) for f in ({}, factors))
+    assert smooth < 0.5 * plain
