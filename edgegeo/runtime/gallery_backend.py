@@ -11,6 +11,7 @@ from edgegeo.geo import Position
 from edgegeo.runtime.gallery import Gallery, Hits
 from edgegeo.runtime.gallery_manifest import GalleryInfo
 from edgegeo.runtime.gallery_rows import Origin, Skipped
+from edgegeo.runtime.region import Region
 
 
 class GalleryBackend(Protocol):
@@ -46,8 +47,11 @@ class GalleryBackend(Protocol):
     def __str__(self) -> str:
         """Its place, for messages."""
 
-    def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
-        """The k tiles nearest to each query (Q, dim), ties by row; GalleryError for queries of another length."""
+    def search(self, queries: NDArray[np.float32], k: int = 10, within: Region | None = None) -> Hits:
+        """The k tiles nearest to each query (Q, dim), of all or `within` a region, ties by row; k is cut to them.
+
+        GalleryError for queries of another length.
+        """
 
     def id(self, row: int) -> str:
         """Id of a row."""

@@ -38,6 +38,10 @@ def test_pushed_and_searched(
     assert there["hits"] == here["hits"]
     assert there["hits"][0]["id"] == "tile-4"
     assert there["gallery"].endswith("/field")
+    near = ("--within", "-9.8,-98.8,40", "--json")
+    held = [cli("index", "search", photo, *words, place, *near).json["hits"] for place in (url, folder)]
+    assert held[0] == held[1]
+    assert len(held[0]) == 3
     # Re-ranking and the picture of the answer need thumbnails too.
     found = cli("locate", photo, *words, url, "--rerank", 3, "--json", "--map", tmp_path / "map.png")
     assert found.code == 0, found

@@ -14,13 +14,17 @@ from edgegeo.runtime.gallery import Hits
 from edgegeo.runtime.gallery_manifest import GalleryInfo, SegmentEntry
 from edgegeo.runtime.gallery_rows import Origin, Skipped
 from edgegeo.runtime.postgres.address import Address, connect, reason
+from edgegeo.runtime.postgres.cover import cover
 from edgegeo.runtime.postgres.push import FORMAT, read_vector
+from edgegeo.runtime.region import Region
 from edgegeo.runtime.search import exact_search
 from edgegeo.schema import SchemaFault, parse
 
 T = TypeVar("T")
 NOMINEES = 4
 """Tiles a hit that the index nominates, to be scored again exactly."""
+SCANNED = 50_000
+"""Tiles of a region that are compared one by one rather than looked up in the index."""
 _LEAST_NOMINEES = 100
 _MOST_NOMINEES = 1000
 """pgvector's largest hnsw.ef_search."""
@@ -102,8 +106,11 @@ class PostgresGallery:
             self._positions = np.array(found, np.float64).reshape(-1, 2)
         return self._positions
 
-    def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
-        """The k tiles nearest to each query (Q, dim); ties go to the lower row. k is cut to the gallery."""
+    def search(self, queries: NDArray[np.float32], k: int = 10, within: Region | None = None) -> Hits:
+        """The k tiles nearest to each query (Q, dim), ties by row; of those `within` a region, if one is given.
+
+        k is cut to their number. The server looks the region up by boxes; which tiles it holds is decided here.
+        """
         queries = np.atleast_2d(np.asarray(queries, np.float32))
         if queries.ndim != 2 or queries.shape[1] != self.info.dim:
             raise GalleryError(
@@ -114,8 +121,9 @@ class PostgresGallery:
             raise GalleryError("the query vector holds NaN or infinite numbers; embed the query again")
         if k < 1:
             raise GalleryError(f"k must be at least 1, not {k}")
-        k = min(k, len(self))
-        return _joined([self._best(query, k) for query in queries], k)
+        rows = None if within is None else self._within(within)
+        k = min(k, len(self) if rows is None else len(rows))
+        return _joined([self._best(query, k, rows) if k else () for query in queries], k)
 
     def id(self, row: int) -> str:
         """Id of a row."""
@@ -151,16 +159,32 @@ class PostgresGallery:
         if hasattr(self, "_connection"):
             self._connection.close()
 
-    def _best(self, query: NDArray[np.float32], k: int) -> Sequence[tuple[Any, ...]]:
-        """(row, id, lat, lon, score) of the k best."""
+    def _within(self, region: Region) -> list[int]:
+        """Rows of the tiles that a region holds."""
+        cells = cover(region)
+        if not cells:
+            return []
+        near = " OR ".join("place <@ box(point(%s, %s), point(%s, %s))" for _ in cells)
+        corners = [value for cell in cells for value in (cell.west, cell.south, cell.east, cell.north)]
+        found = np.array(self._fetch(f"SELECT row, lat, lon FROM {{}} WHERE {near}", tuple(corners)), np.float64)
+        found = found.reshape(-1, 3)
+        rows: list[int] = np.sort(found[region.holds(found[:, 1:]), 0].astype(np.int64)).tolist()
+        return rows
+
+    def _best(self, query: NDArray[np.float32], k: int, rows: list[int] | None) -> Sequence[tuple[Any, ...]]:
+        """(row, id, lat, lon, score) of the k best, of all or of some rows."""
         text, dim = "[" + ",".join(map(repr, query.tolist())) + "]", self.info.dim
+        columns, chosen = "row, id, lat, lon, vector", "" if rows is None else " WHERE row = ANY(%s)"
+        given: tuple[Any, ...] = () if rows is None else (rows,)
         wanted = max(NOMINEES * k, _LEAST_NOMINEES)
-        if self.indexed and wanted <= _MOST_NOMINEES:
+        if self.indexed and wanted <= _MOST_NOMINEES and (rows is None or len(rows) > SCANNED):
             order = f"vector::halfvec({dim}) <#> %s::halfvec({dim})"
-        else:
-            order, wanted = "vector <#> %s::vector, row", k + _TIES
-        select = "SELECT row, id, lat, lon, vector FROM {} ORDER BY "
-        found = self._fetch(f"{select}{order} LIMIT %s", (text, wanted))
+            found = self._fetch(f"SELECT {columns} FROM {{}}{chosen} ORDER BY {order} LIMIT %s", (*given, text, wanted))
+            if len(found) >= k:
+                return _rescored(found, query, k)
+        # The index is of half-precision vectors: this order is none that it could give.
+        order = "vector <#> %s::vector, row"
+        found = self._fetch(f"SELECT {columns} FROM {{}}{chosen} ORDER BY {order} LIMIT %s", (*given, text, k + _TIES))
         return _rescored(found, query, k)
 
     def _field(self, name: str, row: int) -> Any:
