@@ -55,10 +55,10 @@ def vectors(rows: int, dim: int, seed: int, centres: np.ndarray) -> Iterator[np.
 
 
 def places(rows: int, seed: int) -> np.ndarray:
-    """Half of the points in 3,000 towns some 20 km across, half spread evenly over the land-like middle latitudes."""
+    """Half of the points in 400 towns some 30 km across, half spread evenly over the land-like middle latitudes."""
     rng = np.random.default_rng(seed)
     even = np.stack([np.degrees(np.arcsin(rng.uniform(-0.87, 0.94, rows))), rng.uniform(-180, 180, rows)], axis=1)
-    towns = even[:3000][rng.integers(0, min(3000, rows), rows)] + rng.normal(0, 0.1, (rows, 2))
+    towns = even[:400][rng.integers(0, min(400, rows), rows)] + rng.normal(0, 0.15, (rows, 2))
     out = np.where(rng.random((rows, 1)) < 0.5, towns, even)
     out[:, 1] = (out[:, 1] + 180) % 360 - 180
     return out
@@ -196,7 +196,7 @@ def graphs(lines: Lines, stored: np.ndarray, queries: np.ndarray, truth: np.ndar
         index.expansion_search = wide
         search = lambda some: np.asarray(index.search(some, K, threads=1).keys).reshape(len(some), K)  # noqa: E731
         name, setting = f"USearch HNSW int8, {rows:,} rows", f"expansion {wide}"
-        lines.add(name, setting, index.memory_usage / rows, **timed(search, queries, truth))
+        lines.add(name, setting, index.serialized_length / rows, **timed(search, queries, truth))
         search = partial(_by_faiss, graph, np.arange(rows), params=faiss.SearchParametersHNSW(efSearch=wide))
         name, size = f"FAISS HNSW SQ8, {rows:,} rows", len(faiss.serialize_index(graph)) / rows
         lines.add(name, f"expansion {wide}", size, **timed(search, queries, truth))

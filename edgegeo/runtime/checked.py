@@ -46,13 +46,15 @@ class Checked:
         try:
             self.size = file.stat().st_size
             # An empty file can't be mapped.
-            self.mapped: NDArray[np.uint8] = np.memmap(file, np.uint8, "r") if self.size else np.empty(0, np.uint8)
+            self.mapped: NDArray[np.uint8] = (
+                np.asarray(np.memmap(file, np.uint8, "r")) if self.size else np.empty(0, np.uint8)
+            )
         except (OSError, ValueError) as error:
             raise GalleryError(f"{file} can't be read ({error}); build the gallery again") from None
         self.file = file
         self._sums = np.empty(0, "<u4") if sums is None else sums
         self._todo = np.full(blocks_of(self.size), sums is not None)
-        self._done = sums is None
+        self._done = sums is None or self.size == 0
 
     def bytes(self, start: int, end: int) -> NDArray[np.uint8]:
         """Bytes from start to end, checked; a view of the map."""
@@ -61,15 +63,16 @@ class Checked:
             self._check(first + np.flatnonzero(self._todo[first : blocks_of(end)]))
         return self.mapped[start:end]
 
-    def check_items(self, items: NDArray[np.int64], offset: int, size: int) -> None:
-        """Check the blocks of items (any order) of `size` bytes each that begin `offset` bytes into the file."""
-        if self._done or len(items) == 0:
+    def check_spans(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        """Check the blocks of many spans of bytes, from starts and up to ends."""
+        if self._done or len(starts) == 0:
             return
-        starts = offset + items * size
-        first, last = starts // BLOCK, (starts + max(size, 1) - 1) // BLOCK
-        for step in range(size // BLOCK + 2):
+        first, last = starts // BLOCK, np.maximum(ends - 1, starts) // BLOCK
+        last = np.minimum(last, len(self._todo) - 1)
+        for step in range(int((last - first).max()) + 1):
             here = np.minimum(first + step, last)
-            self._check(np.unique(here[self._todo[here]]))
+            if (waiting := self._todo[here]).any():
+                self._check(np.unique(here[waiting]))
 
     def check(self) -> None:
         """Check what has not been checked yet."""
@@ -117,9 +120,10 @@ class CheckedArray:
             self._checked.bytes(self._offset + start * self._row_bytes, self._offset + end * self._row_bytes)
         else:
             numbers = np.atleast_1d(np.asarray(rows, np.int64))
-            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            if len(numbers) and not numbers.view(np.uint64).max() < len(self):
                 raise IndexError(rows)
-            self._checked.check_items(numbers, self._offset, self._row_bytes)
+            starts = self._offset + numbers * self._row_bytes
+            self._checked.check_spans(starts, starts + self._row_bytes)
         return np.asarray(self._rows[rows])
 
     def __iter__(self) -> Iterator[NDArray[Any]]:

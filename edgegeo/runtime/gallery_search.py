@@ -65,8 +65,8 @@ def search_stack(
             if scope.count:
                 for line, found in zip(named, nominate(segment, scope, part, k), strict=True):
                     line.append(found + start)
-        for index, line in enumerate(named):
-            rows[at + index], scores[at + index] = rescored(stack.vectors, part[index], np.concatenate(line), k)
+        nominees = [line[0] if len(line) == 1 else np.concatenate(line) for line in named]
+        rows[at : at + len(part)], scores[at : at + len(part)] = rescored(stack.vectors, part, nominees, k)
     return rows, scores
 
 
@@ -81,7 +81,9 @@ def nominate(segment: Segment, scope: Scope, queries: Floats, k: int) -> list[Nu
     if lists is None or scope.rows is not None or 4 * len(scope.deleted) > len(segment):
         return [rows for rows, _ in coded(segment, scope, queries, codes.kind, wanted(codes, k))]
     found = inverted(segment).nearest(queries, wanted(lists, k), lists.probes)
-    kept = [line[(line >= 0) & ~np.isin(line, scope.deleted)] for line in found]
+    kept = [line[line >= 0] for line in found]
+    if len(scope.deleted):
+        kept = [line[~np.isin(line, scope.deleted)] for line in kept]
     short = [index for index, line in enumerate(kept) if len(line) < min(k, scope.count)]
     if short:
         more = coded(segment, scope, queries[short], codes.kind, wanted(codes, k))

@@ -134,6 +134,8 @@ class Stack:
 
     def packed(self, parts: Sequence[Packed], rows: NDArray[np.int64]) -> list[bytes]:
         """Items of rows, in the order asked for, of one `Packed` a segment."""
+        if len(parts) == 1:
+            return parts[0].take(rows)
         which = np.searchsorted(self.starts, rows, side="right") - 1
         out = np.empty(len(rows), object)
         for part in np.unique(which).tolist():

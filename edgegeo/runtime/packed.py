@@ -61,8 +61,9 @@ class Packed:
         starts, ends = self._offsets[rows], self._offsets[rows + 1]
         if len(rows) and not bool(((starts >= 0) & (starts <= ends) & (ends <= self._bytes.size)).all()):
             raise self._unfit()
-        give = self._bytes.bytes
-        return [give(start, end).tobytes() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        self._bytes.check_spans(starts, ends)
+        whole = self._bytes.mapped
+        return [whole[start:end].tobytes() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def all(self) -> list[bytes]:
         """Every item, in one pass."""

@@ -32,8 +32,8 @@ def search_parts(parts: Sequence[Any], queries: Floats, k: int, deleted: Numbers
     rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries), QUERY_BLOCK):
         part = queries[start : start + QUERY_BLOCK]
-        for index, (nominees, _) in enumerate(best(_scored(parts, part, deleted), len(part), k)):
-            rows[start + index], scores[start + index] = rescored(parts, part[index], nominees, k)
+        nominees = [found for found, _ in best(_scored(parts, part, deleted), len(part), k)]
+        rows[start : start + len(part)], scores[start : start + len(part)] = rescored(parts, part, nominees, k)
     return rows, scores
 
 
@@ -88,14 +88,30 @@ def rows_a_piece(dim: int) -> int:
     return max(1024, _BLOCK_BYTES // (4 * dim))
 
 
-def rescored(parts: Sequence[Any], query: Floats, rows: Numbers, k: int) -> tuple[Numbers, Floats]:
-    """The k best of some rows by scores that no batch changes, best first, equal scores by row."""
+def rescored(parts: Sequence[Any], queries: Floats, nominees: Sequence[Numbers], k: int) -> tuple[Numbers, Floats]:
+    """For each query the k best of its nominees (at least k), (Q, k) rows and scores that no batch changes.
+
+    Best first, equal scores by row.
+    """
+    rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    step = max(1, rows_a_piece(queries.shape[1]) // max(map(len, nominees), default=1))
+    for start in range(0, len(queries), step):
+        group = nominees[start : start + step]
+        vectors = np.asarray(take_rows(parts, np.concatenate(group)), np.float32)
+        first = 0
+        for index, own in enumerate(group, start):
+            rows[index], scores[index] = _ordered(vectors[first : first + len(own)], own, queries[index], k)
+            first += len(own)
+    return rows, scores
+
+
+def _ordered(vectors: Floats, rows: Numbers, query: Floats, k: int) -> tuple[Numbers, Floats]:
     if len(rows) > 4 * k:  # float32 says first which of them can't be among the k
-        rough = products(take_rows(parts, rows), query[None])[0]
-        rows = rows[rough >= np.partition(rough, len(rough) - k)[len(rough) - k] - 2 * SLACK]
+        rough = vectors @ query
+        near = np.flatnonzero(rough >= np.partition(rough, len(rough) - k)[len(rough) - k] - 2 * SLACK)
+        vectors, rows = vectors[near], rows[near]
     # float64 sums along one row: the same row always gets the same score, and equal rows equal scores.
-    vectors = np.asarray(take_rows(parts, rows), np.float64)
-    scores = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    scores = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
 
