@@ -73,6 +73,29 @@ def look(
     return Looked(scores, margins, right)
 
 
+def compare(
+    reranker: Reranker, embeddings: Embeddings, scenes: Sequence[Scene], query: str, looked: Looked,
+    weighing: Weighing, progress: Progress = silent,
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """The own tile against its best rival, two by two: (lead by both stages, log-odds of the comparison), (n,) each.
+
+    Of the queries that have their own tile among the candidates.
+    """
+    vectors = embeddings.texts if query == "text" else embeddings.photos
+    values = weighing.fused(looked.scores, looked.margins)
+    tiles = _Tiles(reranker, scenes)
+    there = np.flatnonzero(looked.right.any(axis=1))
+    ahead, odds = np.empty(len(there)), np.empty(len(there))
+    for n, i in enumerate(there.tolist()):
+        top = np.argsort(-(embeddings.tiles @ vectors[i]), kind="stable")[: looked.right.shape[1]]
+        own = int(looked.right[i].argmax())
+        rival = int(np.where(looked.right[i], -np.inf, values[i]).argmax())
+        asked = reranker.ask(scenes[i].text if query == "text" else scenes[i].photo)
+        ahead[n], odds[n] = values[i, own] - values[i, rival], asked.prefers(*tiles.of(top[[own, rival]]))
+        progress(f"compare by {query}", n + 1, len(there))
+    return ahead, odds
+
+
 class _Tiles:
     """Image tokens of tiles, each computed once, when it is first asked for."""
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgegeo.errors import InputError
 from edgegeo.evaluate.doubt import FOLDS, folds
 from edgegeo.evaluate.logistic import logistic
-from edgegeo.evaluate.rerank import Looked, look
+from edgegeo.evaluate.rerank import Looked, compare, look
 from edgegeo.evaluate.retrieval import embed_scenes
 from edgegeo.evaluate.scenes import Scene
 from edgegeo.geo import distance_km
@@ -73,7 +73,11 @@ def fit_search(model: Model, scenes: Sequence[Scene], places: int, progress: Pro
         for query in QUERIES:
             looked = look(Reranker(model), asked, scenes, query, CANDIDATES, progress)
             if looked.right.any(axis=1).sum() >= LEAST_LISTS:
-                weighed[query] = fit_weighing(looked)
+                one = fit_weighing(looked)
+                if model.bundle.manifest.roles.rerank.pair is not None:
+                    pairs = compare(Reranker(model), asked, scenes, query, looked, one.weighing, progress)
+                    one = replace(one, weighing=replace(one.weighing, pair_weight=fit_pair_weight(*pairs)))
+                weighed[query] = one
     return SearchFit(weighed, share)
 
 
@@ -147,6 +151,23 @@ def fit_weighing(looked: Looked) -> Weighed:
     made = replace(made, sure=_sure(looked, made))
     hits = [float((values.argmax(axis=1) == right).mean()) for values in (scores, unseen)]
     return Weighed(made, len(scores), *hits)
+
+
+def fit_pair_weight(ahead: Doubles, odds: Doubles) -> float:
+    """How far a comparison of two is believed: the weight under which the right one of each pair most likely wins.
+
+    ahead (N,): by how much the right one leads by both stages; odds (N,): log-odds of the comparison that it fits
+    better. Newton's method in one dimension; the problem is concave.
+    """
+    scale = max(float(odds.std()), 1e-9)
+    x, weight = odds / scale, 0.0
+    for _ in range(_STEPS):
+        p = 1 / (1 + np.exp(np.clip(ahead + weight * x, -30, 30)))
+        step = float(((p * x).sum() - _RIDGE * weight) / ((p * (1 - p) * x * x).sum() + _RIDGE))
+        weight += float(np.clip(step, -5.0, 5.0))
+        if abs(step) < 1e-9:
+            break
+    return max(0.0, weight / scale)
 
 
 def fit_text_share(said: Doubles, seen: Doubles) -> float:
