@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgegeo.calibration import Calibration, SampleManifest
     from edgegeo.calibration.samples import Sample
     from edgegeo.progress import Progress
+    from edgegeo.recipe import TokenBudget
 
 SubjectArgument = Annotated[
     str | None,
@@ -94,20 +95,7 @@ def command(
             found = _rows(data, data_root, split, named_values(option or []), samples, seed, licence)
         else:
             found = None
-        from edgegeo.bundle import MANIFEST_NAME
-        from edgegeo.home import find_bundle
-
-        place = find_bundle(subject) if subject is not None else None
-        hush_libraries(online=False)
-        if place is not None and (place / MANIFEST_NAME).is_file():
-            if adapter or method or image_size or tiles or max_pixels:
-                raise InputError(
-                    f"{place} is a bundle, which holds its adapters and picture settings; leave those flags out"
-                )
-            run: _Bundled | _Checkpoint = _Bundled(place)
-        else:
-            budget = token_budget(image_size, tiles, max_pixels)
-            run = _Checkpoint(subject, adapter or [], method, budget)
+        run = _open(subject, adapter or [], method, token_budget(image_size, tiles, max_pixels))
         drawn, told = found or run.planet(samples, progress)
         if manifest is not None:
             check_samples(read_manifest(manifest), drawn)
@@ -119,10 +107,24 @@ def command(
     emit_json(_document(written)) if as_json else _print(written)
 
 
+def _open(subject: str | None, adapters: list[str], method: str | None, budget: "TokenBudget") -> "_Subject":
+    """The bundle or checkpoint that a name stands for; a bundle has its own adapters and picture settings."""
+    from edgegeo.bundle import MANIFEST_NAME
+    from edgegeo.home import find_bundle
+
+    hush_libraries(online=False)
+    place = find_bundle(subject) if subject is not None else None
+    if place is None or not (place / MANIFEST_NAME).is_file():
+        return _Checkpoint(subject, adapters, method, budget)
+    if adapters or method or budget.label:
+        raise InputError(f"{place} is a bundle, which holds its adapters and picture settings; leave those flags out")
+    return _Bundled(place)
+
+
 class _Checkpoint:
     """A checkpoint with the adapters of an export."""
 
-    def __init__(self, subject: str | None, adapters: list[str], method: str | None, budget: Any) -> None:
+    def __init__(self, subject: str | None, adapters: list[str], method: str | None, budget: "TokenBudget") -> None:
         from edgegeo.cli.export import adapters_of
         from edgegeo.export.components import layout
         from edgegeo.export.source import open_source
@@ -185,6 +187,9 @@ class _Bundled:
         from edgegeo.export.exposed import calibrate_bundle
 
         return calibrate_bundle(self.graphs, samples, told, out, moments, random, progress)
+
+
+_Subject = _Checkpoint | _Bundled
 
 
 def _places(count: int, seed: int | None, progress: "Progress", kept: Any) -> "tuple[Any, SampleManifest]":
