@@ -1,7 +1,7 @@
 """edgegeo index: a gallery of geo-tagged tiles, built once, searched many times, changed when the world does."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from edgegeo.cli.output import emit_json, note, note_provider, table
 from edgegeo.cli.regions import BoxFlag, PolygonFlag, WithinFlag, region_of
 from edgegeo.cli.texts import search_texts, tile_query
 from edgegeo.errors import InputError
+
+if TYPE_CHECKING:
+    from edgegeo.runtime.gallery import Hits
+    from edgegeo.runtime.gallery_backend import GalleryBackend
 
 
 def group() -> typer.Typer:
@@ -83,7 +87,10 @@ def search(
         return
     if avoid:
         query = combined(query, None, embedder.texts(avoid))
-    hits = tiles.search(query, k, region)
+    _show(tiles, tiles.search(query, k, region), as_json)
+
+
+def _show(tiles: "GalleryBackend", hits: "Hits", as_json: bool) -> None:
     found = [
         {"id": id, "lat": float(where[0]), "lon": float(where[1]), "score": float(score)}
         for id, where, score in zip(hits.ids[0], hits.positions[0], hits.scores[0], strict=True)

@@ -52,8 +52,8 @@ class Hits:
 class Gallery:
     """One version of a gallery, opened; it stays as it is, and reading is safe from several threads.
 
-    Rows are numbered from 0 in the order of the source, additions last, deleted tiles left out: other versions number
-    them otherwise, ids are for good.
+    Rows are numbered from 0 in the order of the source, or along a curve over the sphere once the gallery is compact;
+    additions last, deleted tiles left out. Other versions number them otherwise, ids are for good.
     """
 
     def __init__(self, path: Path, info: GalleryInfo, segments: Sequence[Segment], deleted: NDArray[np.int64]) -> None:
