@@ -105,13 +105,14 @@ def test_latex_is_escaped_and_even() -> None:
 
 
 def test_the_page_holds_itself_together() -> None:
-    page = render_page(with_changes(ROWS))
+    page = render_page(with_changes([*ROWS, row(EVIL, accuracy=share(0.5))]))
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "alert(1)" in page
     assert "<script>alert" not in page
     assert page.count("<script") == page.count("</script>") == 2
     data = json.loads(page.split('id="rows">')[1].split("</script>")[0])
-    assert [one["name"] for one in data["rows"]] == ["fp32 batch 1", "int8 batch 1", "int8 batch 8", "int8 slq batch 1"]
+    names = [one["name"] for one in data["rows"]]
+    assert names == ["fp32 batch 1", "int8 batch 1", "int8 batch 8", "int8 slq batch 1", f"{EVIL} batch 1"]
     assert data["rows"][3]["accuracy"] is None
     assert '<option value="energy" disabled>' in page
     assert "script-src 'sha256-" in page
