@@ -66,12 +66,14 @@ class Runner:
         inputs = {i.name: i.shape for i in self.session.get_inputs()}
         self.names = set(inputs)
         _, self.kv_heads, _, self.head_dim = inputs["past_key_values.0.key"]
+        kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+        self.kind = kinds[next(i.type for i in self.session.get_inputs() if i.name == "past_key_values.0.key")]
         self.keys = [n for n in inputs if n.startswith("past_key_values.")]
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def empty(self, batch: int) -> dict[str, np.ndarray]:
         """A cache without positions."""
-        return {name: np.zeros((batch, self.kv_heads, 0, self.head_dim), np.float32) for name in self.keys}
+        return {name: np.zeros((batch, self.kv_heads, 0, self.head_dim), self.kind) for name in self.keys}
 
     def run(
         self, embeds: np.ndarray, mask: np.ndarray, positions: np.ndarray | None = None,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from edgegeo.errors import InputError
 from edgegeo.field.device import Device
 from edgegeo.field.subject import Subject
-from edgegeo.field.work import Work, head_work, text_work, vision_work
-from edgegeo.recipe import SESSION
+from edgegeo.field.work import Precisions, Work, head_work, text_work, vision_work
+from edgegeo.recipe import BYTES, SESSION
 
 MB = 2**20
 ENGINE = 1.07
@@ -137,7 +137,7 @@ def _parts(subject: Subject, device: Device, load: Load) -> dict[str, tuple[Work
     found = {"vision, one picture": ([_vision(subject, load)], positions)}
     if "generate" in subject.roles:
         prompt = subject.picture + subject.prompts["generate"]
-        one = text_work(shape, how, 1, prompt, load.batch, _kv_size(device)) + head_work(shape, how, load.batch)
+        one = text_work(shape, how, 1, prompt, load.batch, _kv_size(device, how)) + head_work(shape, how, load.batch)
         found["prefill of a GPS prompt"] = ([text_work(shape, how, prompt, 0, load.batch)], prompt)
         found["decoding, one token"] = ([one], 1)
     return found
@@ -162,7 +162,7 @@ def _jobs(subject: Subject, device: Device, load: Load) -> dict[str, tuple[Works
             head_work(shape, how, load.batch),
         ]
         for number in range(load.answer_tokens - 1):
-            step = text_work(shape, how, 1, prompt + number, load.batch, _kv_size(device))
+            step = text_work(shape, how, 1, prompt + number, load.batch, _kv_size(device, how))
             works.append(step + head_work(shape, how, load.batch))
         found[f"GPS answer, {load.answer_tokens} tokens"] = (works, prompt + load.answer_tokens)
     return found
@@ -190,7 +190,7 @@ def _need(subject: Subject, device: Device, load: Load) -> Need:
     values = 0 if subject.shape.dual else subject.shape.kv_values * load.length * load.batch
     return Need(
         weights=weights / MB, mapped=sum(part.bytes for part in subject.parts if part.kind == "table") / MB,
-        kv=values * _kv_size(device) / MB, activations=_activations(subject, device, load) / MB,
+        kv=values * _kv_size(device, subject.precisions) / MB, activations=_activations(subject, device, load) / MB,
         overhead=device.overhead_mb, build=BUILD * largest / MB if device.kind == "gpu" else 0.0,
         available=device.memory_mb,
     )  # fmt: skip
@@ -213,6 +213,6 @@ def _activations(subject: Subject, device: Device, load: Load) -> float:
     return float(max(seen, read * load.batch) * size + (0 if shape.dual else 4 * shape.vocab * load.batch))
 
 
-def _kv_size(device: Device) -> int:
-    """Bytes of one number in the KV cache: float32 on the CPU, float16 in engines."""
-    return 2 if device.kind == "gpu" else 4
+def _kv_size(device: Device, how: Precisions) -> int:
+    """Bytes of one number in the KV cache: float16 in engines, what the bundle says on the CPU."""
+    return 2 if device.kind == "gpu" else int(BYTES[how.cache])

@@ -65,6 +65,7 @@ def subject_of(bundle: Bundle) -> Subject:
         parts.append(Part("embed_tokens", "table", "as stored", float(manifest.files[manifest.embed_tokens].bytes)))
     stored = {part.kind: part.precision for part in parts}
     text = stored.get("trunk") or stored.get("text") or "fp32"
+    cache = next((one.cache for one in manifest.components.values() if one.kind == "trunk"), "fp32")
     roles = manifest.roles
     prompts = {
         "text": _words(roles.embed.text_prompt) if roles.embed else 0,
@@ -75,7 +76,7 @@ def subject_of(bundle: Bundle) -> Subject:
     tiles = manifest.image.max_tiles
     return Subject(
         name=manifest.name, shape=shape, parts=tuple(parts), tiles=tiles + 1 if tiles > 1 else 1, pixels=native,
-        precisions=Precisions(stored.get("vision", "fp32"), text, stored.get("head", text)),
+        precisions=Precisions(stored.get("vision", "fp32"), text, stored.get("head", text), cache=cache),
         roles=tuple(name for name in ("embed", "rerank", "generate") if getattr(roles, name) is not None),
         picture=1 if shape.dual else most_positions(manifest.image), prompts=prompts,
     )  # fmt: skip
@@ -91,7 +92,7 @@ def planned(folder: Path, recipe: Recipe) -> Subject:
         shape = _sized(shape, budget.image_size)
     native = 0 if shape.tower.image_size else budget.max_pixels or NATIVE_PIXELS
     tiles = (budget.max_tiles or 1) + 1 if (budget.max_tiles or 1) > 1 else 1
-    how = Precisions(recipe.vision, recipe.trunk, recipe.head, recipe.block_size)
+    how = Precisions(recipe.vision, recipe.trunk, recipe.head, recipe.block_size, recipe.kv)
     text = "text" if shape.dual else "trunk"
     parts = [
         Part("vision", "vision", how.vision, how.size(shape.tower.weights, how.vision)),

@@ -54,6 +54,8 @@ class Precisions:
     head: str
     block: int = 32
     """int4, int8-blocks, nf4: weights that share one scale."""
+    cache: str = "fp32"
+    """Storage of the KV cache on a CPU."""
 
     def size(self, weights: int, stored: str) -> float:
         """Bytes of matrices; scales of int8 are too few to count."""

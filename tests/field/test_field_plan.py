@@ -194,6 +194,8 @@ def test_bounds_and_needs_grow_with_the_load_and_shrink_with_the_device(tmp_path
         assert sum(s.ms for s in other.stages) > sum(s.ms for s in small.stages)
     assert plan_of(folder, SLOW, Load(batch=3, length=64)).need.kv == 3 * small.need.kv
     assert small.need.kv == 24 * 64 * 4 / 2**20
+    smaller = planned(folder, replace(preset("int8"), kv="int8"))
+    assert make_plan(smaller, SLOW, Load(length=64)).need.kv == small.need.kv / 4
     assert plan_of(folder, SLOW, Load(length=64), precision="fp32").need.weights > small.need.weights
     assert small.need.total < plan_of(folder, replace(SLOW, overhead_mb=999.0), Load(length=64)).need.total
     assert small.need.fits
