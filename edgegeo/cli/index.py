@@ -54,16 +54,7 @@ def search(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the tiles most similar to a photo, a description or another tile; or the texts that fit a picture."""
-    if (photo is not None) + (text is not None) + (tile is not None) > 1:
-        raise InputError(
-            "search with one of a photo, --text and --tile, not both (edgegeo locate takes photo and text)"
-        )
-    if photo is None and text is None and tile is None:
-        raise InputError("nothing to search with; name a photo, or give --text 'a description' or --tile ID")
-    if texts is not None and (text is not None or avoid):
-        raise InputError("--texts are searched with a photo or a --tile; leave out --text and --not")
-    if rerank and texts is None:
-        raise InputError("--rerank belongs to --texts here; edgegeo locate --rerank looks at tiles again")
+    _check(photo, text, tile, texts, avoid, rerank)
     region = region_of(within, box, polygon)
     if texts is not None and region is not None:
         raise InputError("texts have no place; leave out --within, --box and --polygon")
@@ -101,3 +92,19 @@ def _show(tiles: "GalleryBackend", hits: "Hits", as_json: bool) -> None:
     rows = [(hit["id"], f"{hit['lat']:.4f}", f"{hit['lon']:.4f}", f"{hit['score']:.3f}") for hit in found]
     table(("tile", "lat", "lon", "score"), rows)
     note(f"{len(tiles):,} tiles searched")
+
+
+def _check(
+    photo: Path | None, text: str | None, tile: str | None, texts: Path | None, avoid: list[str] | None, rerank: int
+) -> None:
+    """InputError for no query, more than one, or flags that don't go together."""
+    if (photo is not None) + (text is not None) + (tile is not None) > 1:
+        raise InputError(
+            "search with one of a photo, --text and --tile, not both (edgegeo locate takes photo and text)"
+        )
+    if photo is None and text is None and tile is None:
+        raise InputError("nothing to search with; name a photo, or give --text 'a description' or --tile ID")
+    if texts is not None and (text is not None or avoid):
+        raise InputError("--texts are searched with a photo or a --tile; leave out --text and --not")
+    if rerank and texts is None:
+        raise InputError("--rerank belongs to --texts here; edgegeo locate --rerank looks at tiles again")
