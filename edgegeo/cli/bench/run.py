@@ -134,9 +134,7 @@ def _overruled(sweep: "Sweep", given: dict[str, Any]) -> "Sweep":
     from edgegeo.bench.definition import Models
 
     told = {name: value for name, value in given.items() if value is not None}
-    models = sweep.models
-    if "bundles" in told and (models.checkpoint or models.recipes or models.method):
-        models = Models()
+    models = Models() if "bundles" in told else sweep.models
 
     def part(table: Any) -> Any:
         return replace(table, **{name: value for name, value in told.items() if hasattr(table, name)})
