@@ -24,7 +24,7 @@ def test_recipe_loads_and_its_file_name_tells_model_target_and_name(file: Path) 
     assert model in ("pocket", "smolvlm-256m", "internvl3.5-1b", "qwen2.5-vl-3b", "gemma-3-4b")
 
 
-@pytest.mark.parametrize("name", ["int8", "int4", "fp16"])
+@pytest.mark.parametrize("name", ["int8", "int4", "fp16", "int8-blocks"])
 def test_pocket_recipes_are_the_presets_spelled_out(name: str) -> None:
     assert load_recipe(ROOT / "export" / f"pocket.cpu.{name}.toml") == preset(name)
 
