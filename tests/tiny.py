@@ -91,13 +91,7 @@ def _manifest(name: str, vocab: int, tokenizer: Any, yes: Any, no: Any, pooling:
         rows="head_rows.npy",
         image_prompt_turned=(ids("<bos>"), Segment(image=1), ids(" beside "), picture, ids(" yes no")),
         text_prompt_turned=(ids("<bos>"), picture, ids(" beside "), text, ids(" yes no")),
-        pair=PairQuestion(
-            image_prompt=(ids("<bos>"), picture, ids(" beside "), Segment(image=1), Segment(image=2), ids(" a")),
-            text_prompt=(ids("<bos>"), text, ids(" beside "), picture, Segment(image=1), ids(" a")),
-            first_ids=yes[:1],
-            second_ids=no[:1],
-            rows="pair_rows.npy",
-        ),
+        pair=_pair_question(ids, yes, no),
     )
     generate = GenerateRole(
         vision="vision",
@@ -128,6 +122,17 @@ def _manifest(name: str, vocab: int, tokenizer: Any, yes: Any, no: Any, pooling:
         calibration={},
         source={"checkpoint": "random"},
         tools={},
+    )
+
+
+def _pair_question(ids: Any, yes: Any, no: Any) -> PairQuestion:
+    picture, second, third = (Segment(image=i) for i in range(3))
+    return PairQuestion(
+        image_prompt=(ids("<bos>"), picture, ids(" beside "), second, third, ids(" a")),
+        text_prompt=(ids("<bos>"), Segment(text=0), ids(" beside "), picture, second, ids(" a")),
+        first_ids=yes[:1],
+        second_ids=no[:1],
+        rows="pair_rows.npy",
     )
 
 
