@@ -107,14 +107,16 @@ class Locator:
             with clock.stage("load"):
                 self.model.load(unopened)
         vision = Vision(self.model, clock, asked.photos, picture)
-        found = Reordered([], False)
+        found = Reordered([], False, False)
         if self.gallery is not None:
-            found = Reordered(self._retrieve(self.gallery, vision, asked, max(k, how.count, TILES), clock), False)
+            found = Reordered(
+                self._retrieve(self.gallery, vision, asked, max(k, how.count, TILES), clock), False, False
+            )
             if how.count:
                 found = self._rerank(self.gallery, vision, asked, found.hits, how, k, clock)
         drawn = self._written(self.generator, vision, candidates, decoding, listener, clock) if generate else []
         # What the fit knows it knows of one photo and of tiles as the search has them.
-        known = len(asked.photos) == 1 and text is None and not avoid and not how.count
+        known = len(asked.photos) == 1 and text is None and not avoid and not found.looked
         verdict = decide(_clues(found.hits[: max(TILES, how.count)], drawn), self.fit, prior, found.sure, known)
         return self._answered(verdict, vision, found.hits[:k], drawn, min_confidence, clock)
 

@@ -49,6 +49,8 @@ class Reordered:
     hits: list[Hit]
     sure: bool
     """Whether the first one shows the place itself."""
+    looked: bool = True
+    """Whether any was looked at; if not, they are as the search had them."""
 
 
 class SecondLook:
@@ -75,7 +77,7 @@ class SecondLook:
         """The first `count` hits in their new order, then the others; the first `top` are as if all were looked at."""
         first = list(hits[: self._how.count])
         if not first:
-            return Reordered(list(hits), False)
+            return Reordered(list(hits), False, False)
 
         def tokens(places: Sequence[int]) -> list[ImageTokens]:
             rows = [gallery.row(first[i].id) for i in places]
@@ -94,6 +96,8 @@ class SecondLook:
         if self._how.pairwise:
             n = self._how.pairwise
             order[:n] = one_pass(order[:n], ranked.values.tolist(), lambda a, b: self._prefers(*tokens([a, b])), 1.0)
+        if not self._seen and not self._how.pairwise:
+            return Reordered(list(hits), False, False)
         told = [Hit(first[i].id, first[i].position, first[i].score, self._p_yes(i)) for i in order]
         return Reordered([*told, *hits[self._how.count :]], self._sure(scores, ranked.values, order))
 

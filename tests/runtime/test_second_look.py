@@ -142,6 +142,8 @@ def test_a_fit_that_trusts_nothing_leaves_the_search_alone(model: Model, gallery
     locator.fit = fitted(text=Weighing(0.03, 0.0))
     looked = locator.locate(text=TEXT, rerank=12)
     assert looked.hits == plain.hits
+    (first, *_), look = plain.hits, SecondLook(Reranker(model), [], TEXT, locator.fit, Reranking(12))
+    assert look.reorder([first], gallery, TileFeatures(model, "vision"), 1).looked is False
 
 
 def test_the_fit_says_when_the_first_tile_is_sure(model: Model, gallery: Gallery) -> None:
