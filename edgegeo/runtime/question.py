@@ -13,9 +13,10 @@ from edgegeo.runtime.trunk import Floats
 from edgegeo.runtime.weighing import TEXT_SHARE
 
 AVOID = 0.5
-"""How far a cosine with what is to be avoided counts against one with what is sought. On 800 validation places of the
-planet and ten things to avoid, places that lack the thing stay in the first 10 in 97.1 % (98.7 % without), at 1.0 in
-89.0 %; a model avoids only what its embeddings know of: of the packaged one the sea (AUC 0.98), not a church."""
+"""How far a cosine with what is to be avoided counts against one with what is sought. Of inland places of the planet
+(800 validation places) searched by their descriptions but "the sea", 0.8 % of the first 10 tiles lie by the sea instead
+of 9.1 %, and 97.5 % of the places are still among them instead of 98.8 %; at 1.0 it is 92.9 %. A model avoids what its
+embeddings know by a few words: the packaged one the sea (AUC 0.98), but no church (0.53)."""
 
 
 @dataclass(frozen=True)
