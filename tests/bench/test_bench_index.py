@@ -28,7 +28,7 @@ def test_the_comparison_in_small(script: Any, tmp_path: Path) -> None:
         best[row["who"]] = max(best.get(row["who"], 0.0), row["recall"])
         assert row["one_ms"] > 0
         assert row["qps"] > 0
-    assert len(best) == 7
+    assert len(best) == 8
     assert min(best.values()) > 0.8
     (place,) = part["places"]
     assert place["recall"] == 1.0  # few rows are compared as they are stored
