@@ -143,7 +143,8 @@ def _alone(
     group: str, precision: str, mix: Mapping[str, str], outputs: Callable[[Mapping[str, str]], Sequence[NDArray[Any]]],
     wanted: Callable[[], Sequence[NDArray[Any]]],
 ) -> Effect:  # fmt: skip
-    return effect(group, precision, outputs(mix), wanted())
+    exact = wanted()  # before the mix: both are asked of one model
+    return effect(group, precision, outputs(mix), exact)
 
 
 def _finest(group: Group) -> str:
