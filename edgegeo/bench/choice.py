@@ -109,9 +109,14 @@ def commands(row: Row, recipe_file: str) -> list[str]:
     method = f" --method {row['asked_method']}" if row.get("asked_method") else ""
     made = row.get("recipe") is not None
     bundle = "best" if made else row["bundle"]
-    runs = f"edgegeo locate photo.jpg --bundle {_word(bundle)}"
+    verbs = {
+        "embed_text": "embed --text 'a village by a lake'", "embed_image": "embed photo.jpg",
+        "search": "index search --text 'a village by a lake'",
+    }  # fmt: skip
+    runs = f"edgegeo {verbs.get(row['job'], 'locate photo.jpg')} --bundle {_word(bundle)}"
     runs += f" --threads {row['threads']}" if row["threads"] != "auto" else ""
     runs += f" --provider {row['provider']}" if row["provider"] != "cpu" else ""
+    runs += f" --dims {row['dims']}" if row["dims"] and row["job"] != "search" else ""
     runs += f" --rerank {row['rerank']}" if row["rerank"] else ""
     runs += f" --candidates {row['candidates']}" if row["candidates"] > 1 else ""
     first = f"edgegeo export{source} --recipe {_word(recipe_file)}{method} -o best"

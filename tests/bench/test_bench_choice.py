@@ -90,6 +90,8 @@ def test_commands_name_what_was_set() -> None:
                                    "-o", "best"]  # fmt: skip
     assert mode == "sudo nvpmodel -m 1"
     assert run == "edgegeo locate photo.jpg --bundle best --threads 2 --rerank 5 --candidates 3"
+    [embed] = commands(row("int8", "embed_image", dims=64, threads=1), "x.toml")
+    assert embed == "edgegeo embed photo.jpg --bundle pocket-int8 --threads 1 --dims 64"
     assert commands(row(), "x.toml") == ["edgegeo locate photo.jpg --bundle pocket-int8"]
 
 
