@@ -35,9 +35,12 @@ def _packaged(place: Path) -> None:
 
     open_source(None).roles["embed"].model.save_pretrained(place)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json",
-                 "generation_config.json", "edgegeo_model.json"):  # fmt: skip
+                 "generation_config.json"):  # fmt: skip
         if (packaged_checkpoint() / name).is_file():
             shutil.copyfile(packaged_checkpoint() / name, place / name)
+    settings = json.loads((packaged_checkpoint() / "edgegeo_model.json").read_text())
+    settings.pop("adapters", None)  # merged already
+    (place / "edgegeo_model.json").write_text(json.dumps(settings, indent=1))
 
 
 def _decoder(model: Any, folder: Path) -> None:
