@@ -13,7 +13,7 @@ from edgegeo.cli.output import emit_json, hush_libraries, progress_bar, say
 from edgegeo.errors import InputError
 
 T = TypeVar("T")
-PATHS = ("out", "checkpoint", "data.cache", "data.root")
+PATHS = ("out", "checkpoint", "retriever", "data.cache", "data.root")
 """Settings that are paths; everything else reads as JSON does."""
 
 OutFlag = Annotated[Path, flag("--output", "-o", verb="train", help="Folder to write.")]
@@ -49,6 +49,7 @@ def group() -> typer.Typer:
     app = typer.Typer(help="Train retrieval and GPS adapters on your data, or a small base on the planet.")
     app.command("base")(base)
     app.command("retriever")(retriever)
+    app.command("reranker")(reranker)
     app.command("gps")(gps)
     app.command("settings")(settings)
     app.info.no_args_is_help = True
@@ -120,6 +121,38 @@ def retriever(
     _finish(output, report, as_json)
 
 
+def reranker(
+    output: OutFlag,
+    recipe: RecipeFlag = None,
+    checkpoint: CheckpointFlag = None,
+    data: DataFlag = None,
+    data_root: RootFlag = None,
+    steps: StepsFlag = None,
+    batch: BatchFlag = None,
+    lr: RateFlag = None,
+    seed: SeedFlag = None,
+    places: PlacesFlag = None,
+    cache: CacheFlag = None,
+    resume: ResumeFlag = False,
+    threads: TrainThreadsFlag = None,
+    other: SetFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a re-ranking adapter on a frozen base: yes or no on what its retriever mistakes for each other.
+
+    `edgegeo train settings reranker` lists what --set NAME=VALUE and recipes can set.
+    """
+    given = _adapter(output, checkpoint, data, data_root, places, cache, lr)
+    given |= _schedule(steps, batch, seed, threads, resume)
+    from edgegeo.train.reranker import train_reranker
+    from edgegeo.train.settings import RerankerSettings
+
+    settings = settings_of(RerankerSettings, gathered(recipe, given, other))
+    with progress_bar() as progress:
+        report = train_reranker(settings, progress)
+    _finish(output, report, as_json)
+
+
 def gps(
     output: OutFlag,
     form: Annotated[
@@ -159,15 +192,17 @@ def gps(
 
 
 def settings(
-    verb: Annotated[str, typer.Argument(help="base, retriever or gps.")],
+    verb: Annotated[str, typer.Argument(help="base, retriever, reranker or gps.")],
     as_json: JsonFlag = False,
 ) -> None:
     """List everything that --set NAME=VALUE and recipes can set, with defaults."""
     from dataclasses import MISSING
 
-    from edgegeo.train.settings import BaseSettings, GpsSettings, RetrieverSettings, described
+    from edgegeo.train.settings import BaseSettings, GpsSettings, RerankerSettings, RetrieverSettings, described
 
-    kinds = {"base": BaseSettings, "retriever": RetrieverSettings, "gps": GpsSettings}
+    kinds = {
+        "base": BaseSettings, "retriever": RetrieverSettings, "reranker": RerankerSettings, "gps": GpsSettings,
+    }  # fmt: skip
     if verb not in kinds:
         raise InputError(f"name one of {', '.join(kinds)}, not {verb!r:.40}")
     found = [(name, default, text) for name, default, text in described(kinds[verb]) if default is not MISSING]

@@ -22,7 +22,7 @@ from edgegeo.train.diary import Diary
 from edgegeo.train.masters import Masters, linear
 from edgegeo.train.parallel import World
 from edgegeo.train.plot import plot_run
-from edgegeo.train.settings import GpsSettings, RetrieverSettings, Schedule
+from edgegeo.train.settings import GpsSettings, RerankerSettings, RetrieverSettings, Schedule
 
 Scores = dict[str, float]
 PACKAGES = ("edgegeo", "torch", "transformers", "peft", "numpy", "pillow", "bitsandbytes")
@@ -226,11 +226,12 @@ def finite(value: float) -> float:
     return value
 
 
-def identity(settings: RetrieverSettings | GpsSettings, steps: int) -> dict[str, Any]:
+def identity(settings: RetrieverSettings | GpsSettings | RerankerSettings, steps: int) -> dict[str, Any]:
     """What must be equal for a continued run to be the same run: every setting but places, threads and chunks."""
     plain: dict[str, Any] = to_plain(settings)
-    for name in ("out", "checkpoint"):
-        plain[name] = None if plain[name] is None else Path(plain[name]).name
+    for name in ("out", "checkpoint", "retriever"):
+        if plain.get(name) is not None:
+            plain[name] = Path(plain[name]).name
     plain["data"] |= {"cache": None, "root": None}
     plain["schedule"] = {**plain["schedule"], "steps": steps, "resume": False, "threads": None, "chunk": None}
     return plain

@@ -102,6 +102,17 @@ class Writer:
         """The generation prompt alone, for answers to be written."""
         return Row(tuple(fill_ids(self._prompt("generate"), self.placeholder, [picture.layout])), (picture,))
 
+    def pair(self, query: Side, candidate: Side) -> Row:
+        """A query and a candidate picture in the re-ranking prompt, whose answer is yes or no."""
+        if isinstance(candidate, str):
+            raise TrainingError("re-ranking is learned on pictures as candidates; this data set retrieves texts")
+        if isinstance(query, str):
+            words = self.tokens(query)[:LONGEST_TEXT]
+            prompt = self._prompt("rerank", "text")
+            return Row(tuple(fill_ids(prompt, self.placeholder, [candidate.layout], [words])), (candidate,))
+        layouts = [query.layout, candidate.layout]
+        return Row(tuple(fill_ids(self._prompt("rerank"), self.placeholder, layouts)), (query, candidate))
+
     def tokens(self, text: str) -> list[int]:
         """Token ids of a literal text; TrainingError for one that has none."""
         ids = literal_ids(text, self.tokenizer)
@@ -109,9 +120,9 @@ class Writer:
             raise TrainingError("a text to embed is empty; `edgegeo data check` names such rows")
         return ids
 
-    def _prompt(self, role: str) -> Any:
+    def _prompt(self, role: str, query: str = "image") -> Any:
         template = self.checkpoint.settings.prompts[role]
-        return segments(template, self.tokenizer, "image", self.checkpoint.family.around_image)
+        return segments(template, self.tokenizer, query, self.checkpoint.family.around_image)
 
 
 def spans(answer: str) -> list[tuple[int, int]]:

@@ -223,6 +223,34 @@ class GpsSettings:
     """Validation places that are answered; all of them have their loss taken."""
 
 
+@dataclass(frozen=True)
+class RerankerSettings:
+    """A re-ranking adapter: yes or no on a retriever's near misses (`edgegeo train reranker`)."""
+
+    out: Path
+    """Adapter folder to write; the run's own files stand in `out`.run."""
+    checkpoint: Path | None = None
+    """Base checkpoint; None is pocket."""
+    data: Data = field(default_factory=Data)
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=200, batch=32))
+    lora: Lora = field(default_factory=lambda: Lora(rank=16, alpha=32, dropout=0.0, dora=False))
+    memory: Memory = field(default_factory=Memory)
+    lr: float = 5e-4
+    """Highest learning rate."""
+    weight_decay: float = 0.0
+    """On matrices only."""
+    retriever: Path | None = None
+    """Adapter folder of the first stage whose near misses are learned from; None: the checkpoint's own."""
+    wrong: int = 3
+    """Wrong candidates shown to a query in a step, drawn among its near misses."""
+    near: int = 20
+    """How many of the most alike places are near misses."""
+    mine_places: int = 4_000
+    """Training places that near misses are mined among, once, before the first step."""
+    validation_places: int = 300
+    """Validation places that are judged among their ten likest others."""
+
+
 def described(settings: type, above: str = "") -> Iterator[tuple[str, Any, str]]:
     """Every setting of a class as --set names it, its default (MISSING where it must be given), and its text."""
     body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]

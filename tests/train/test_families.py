@@ -1,6 +1,7 @@
 """Every family learns: LoRA, latent queries and positions on tiny random checkpoints and small true data sets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from edgegeo.models.adapters import hushed_peft, merge_adapter
 from edgegeo.models.checkpoint import load_checkpoint
 from edgegeo.models.reference import open_reference
 from edgegeo.train.gps import train_gps
+from edgegeo.train.reranker import train_reranker
 from edgegeo.train.retriever import train_retriever
-from edgegeo.train.settings import Data, GpsSettings, Lora, Memory, RetrieverSettings
+from edgegeo.train.settings import Data, GpsSettings, Lora, Memory, RerankerSettings, RetrieverSettings
 
 pytest.importorskip("peft")
 COLOURS = ("green", "red", "blue", "grey", "white", "black", "brown", "pink", "cyan", "gold", "tan", "navy")
@@ -101,6 +103,15 @@ def test_retrieval(method: str, folder: Path, geotext: Path, tmp_path: Path) -> 
     base = open_reference(load_checkpoint(folder)).embed_texts(["a green house"])
     assert np.isfinite(embedded).all()
     assert np.abs(embedded - base).max() > 1e-3
+
+
+def test_re_ranking(folder: Path, geotext: Path, tmp_path: Path) -> None:
+    made = settings(RerankerSettings, tmp_path / "pairs", folder, "geotext1652", geotext, wrong=9, validation_places=2)
+    report = train_reranker(replace(made, schedule=quick(steps=12, batch=8, validate_every=12, save_every=12)))
+    first, last = falls(tmp_path / "pairs")
+    assert last < first
+    assert {"query_told_apart", "query_right"} < set(report.validation)
+    assert merge_adapter(load_checkpoint(folder), tmp_path / "pairs").moved > 0
 
 
 def test_positions(folder: Path, sharegpt: Path, tmp_path: Path) -> None:

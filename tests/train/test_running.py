@@ -18,12 +18,16 @@ from invented import quick, tiny_settings
 from edgegeo.errors import TrainingError
 from edgegeo.train.gps import train_gps
 from edgegeo.train.pretrain import train_base
+from edgegeo.train.reranker import train_reranker
 from edgegeo.train.retriever import train_retriever
 from edgegeo.train.running import finite, passed, run_folder, steps_of, writing
-from edgegeo.train.settings import GpsSettings, Lora, RetrieverSettings, Schedule
+from edgegeo.train.settings import GpsSettings, Lora, RerankerSettings, RetrieverSettings, Schedule
 
 pytest.importorskip("peft")
 SMALL = Lora(rank=2, alpha=16, dropout=0.1)
+TRAIN: dict[Any, Any] = {
+    RetrieverSettings: train_retriever, RerankerSettings: train_reranker, GpsSettings: train_gps,
+}  # fmt: skip
 
 
 def curve(out: Path) -> list[dict[str, float]]:
@@ -38,18 +42,17 @@ def stopped_at(settings: Any, step: int) -> None:
         if stage == "adapting" and done == step:
             raise KeyboardInterrupt
 
-    train = train_retriever if isinstance(settings, RetrieverSettings) else train_gps
     with pytest.raises(KeyboardInterrupt):
-        train(settings, progress)
+        TRAIN[type(settings)](settings, progress)
 
 
-@pytest.mark.parametrize("kind", [RetrieverSettings, GpsSettings])
+@pytest.mark.parametrize("kind", list(TRAIN))
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_resumed_run_has_the_same_curve_and_weights(
     kind: Any, step: int, base_folder: Path, data: Any, tmp_path: Path
 ) -> None:
     plan = quick(steps=5, validate_every=2, save_every=2)
-    train = train_retriever if kind is RetrieverSettings else train_gps
+    train = TRAIN[kind]
     settings = kind(out=tmp_path / "whole", checkpoint=base_folder, data=data, lora=SMALL, schedule=plan)
     whole = train(settings)
     broken = replace(settings, out=tmp_path / "broken")

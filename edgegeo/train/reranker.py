@@ -1,0 +1,253 @@
+"""Re-ranking adapters: a LoRA that answers "same place?" about what a retriever mistakes for each other.
+
+A model asked about pairs drawn at random learns to tell countries apart; re-ranking meets a first stage's near misses.
+So each query is shown its own target among others that a retriever ranks highest for it, and learns both to answer yes
+or no and to put its own target first: p(yes) / (p(yes) + p(no)) of MLLM pair scoring (arXiv 2604.13268), trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgegeo.errors import TrainingError
+from edgegeo.models.adapters import is_lora, is_queries, load_pooling, load_queries, merge_adapter
+from edgegeo.models.checkpoint import Checkpoint
+from edgegeo.models.prompts import word_ids
+from edgegeo.progress import Progress, silent
+from edgegeo.train import validate
+from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
+from edgegeo.train.masters import Masters
+from edgegeo.train.parallel import World
+from edgegeo.train.retriever import Retriever
+from edgegeo.train.running import (
+    AdapterReport,
+    Job,
+    finite,
+    identity,
+    passed,
+    run,
+    run_folder,
+    step_seed,
+    steps_of,
+    writing,
+)
+from edgegeo.train.sequences import Row, Writer, distinct
+from edgegeo.train.settings import RerankerSettings, RetrieverSettings
+from edgegeo.train.sources import Pairs, Rows, open_pairs
+
+SHOWN = 10
+"""Near misses that a validation query is judged among: the candidates that re-ranking gets by default."""
+
+
+@dataclass(frozen=True)
+class NearMisses:
+    """Places and, for each kind of query, the targets that a retriever takes for theirs."""
+
+    index: Rows
+    """(P,) rows of the source."""
+    others: NDArray[np.int64]
+    """(kinds, P, near) rows of the source whose targets are the most alike, the likest first; none of its own group."""
+
+
+class Judge(nn.Module):
+    """Margins log p(yes) - log p(no) of queries and candidates."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner = [learner]  # in a list: its parameters are not ours
+        settings, tokenizer = learner.checkpoint.settings, learner.checkpoint.tokenizer
+        self.yes, self.no = (list(word_ids(words, tokenizer)) for words in (settings.yes, settings.no))
+
+    def forward(self, rows: Sequence[Row]) -> Tensor:
+        """(N,) float32 of N filled prompts; texts and pictures asked in passes of their own."""
+        found: list[Tensor] = []
+        places: list[int] = []
+        for pictures in sorted({len(row.pictures) for row in rows}):
+            chosen = [i for i, row in enumerate(rows) if len(row.pictures) == pictures]
+            found.append(self._margins([rows[i] for i in chosen]))
+            places += chosen
+        return torch.cat(found)[torch.argsort(torch.tensor(places)).to(found[0].device)]
+
+    def _margins(self, rows: list[Row]) -> Tensor:
+        learner = self.learner[0]
+        states, batch = learner.states(rows)
+        last = states[torch.arange(len(rows), device=states.device), batch.lengths - 1]
+        logits = learner.checkpoint.family.parts(learner.model).head(last).float()
+        return torch.logsumexp(logits[:, self.yes], 1) - torch.logsumexp(logits[:, self.no], 1)
+
+
+def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> AdapterReport:
+    """Train a re-ranking adapter and write its folder; the base is never changed."""
+    _check(settings)
+    world = World()
+    folder = run_folder(settings.out, settings.schedule.resume)
+    learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
+    told = progress if world.first else silent
+    train, held = world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, told))
+    first_stage, seed = open_retriever(learner.checkpoint, settings.retriever), settings.schedule.seed
+    # Of the first process, since a last bit decides between candidates alike.
+    near, asked = world.told(
+        lambda: (
+            mine(first_stage, train, settings.mine_places, settings.near, seed, told),
+            mine(first_stage, held, settings.validation_places, SHOWN, seed, told),
+        )
+    )
+    attach_lora(learner, settings.lora)
+    judge, learned = Judge(learner), learner.trainable
+    masters = Masters(learned, settings.lr, settings.weight_decay, betas=(0.9, 0.999))
+    settle(learner, settings.memory)
+    steps = steps_of(settings.schedule, len(near.index))
+    job = Job(
+        step=Steps(settings, train, near, judge, [p for _, p in learned]),
+        validate=lambda: told_apart(judge, held, asked),
+        goal=goal,
+        masters=masters,
+        lr=settings.lr,
+        facts=identity(settings, steps)
+        | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
+    )
+    reached = run(job, settings.schedule, steps, folder, world, told)
+    if world.first:
+        with writing(settings.out):
+            save_lora(learner.adapted, masters.weights(), settings.out)
+    world.close()
+    return AdapterReport(
+        str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
+    )
+
+
+class Steps:
+    """The steps of a run by their number."""
+
+    def __init__(
+        self, settings: RerankerSettings, train: Pairs, near: NearMisses, judge: Judge, learned: list[nn.Parameter]
+    ) -> None:
+        self.settings, self.train, self.near, self.judge, self.learned = settings, train, near, judge, learned
+
+    def __call__(self, number: int) -> dict[str, float]:
+        """Leave the gradients of one step; its loss a query."""
+        s, learner = self.settings, self.judge.learner[0]
+        seed = step_seed(s.schedule.seed, number)
+        rng = np.random.default_rng(seed)
+        places = passed(number, s.schedule.batch, len(self.near.index), s.schedule.seed)
+        kinds, _, near = self.near.others.shape
+        wrong = [
+            self.near.others[kind, places][np.arange(len(places))[:, None], _few(rng, len(places), near, s.wrong)]
+            for kind in range(kinds)
+        ]
+        queries = [
+            rows for kind in range(kinds)
+            for rows in asked_rows(learner.writer, self.train, self.near.index[places], wrong[kind], kind, rng)
+        ]  # fmt: skip
+        mine, stride, told = list(learner.world.share(queries)), max(1, s.schedule.chunk // (1 + s.wrong)), 0.0
+        for start in range(0, len(mine), stride):
+            torch.manual_seed(seed + 7919 * (learner.world.rank * len(queries) + start))
+            some = mine[start : start + stride]
+            margins = self.judge([row for rows in some for row in rows]).reshape(len(some), -1)
+            loss = pair_loss(margins) * len(some) / len(queries)
+            loss.backward()
+            told += float(loss.detach())
+        learner.world.sum_gradients(self.learned)
+        return {"loss": finite(learner.world.total(told))}
+
+
+def pair_loss(margins: Tensor) -> Tensor:
+    """Of margins (Q, 1 + wrong) whose first column is the right candidate's: yes or no for each, a query's wrong ones
+    together counting as much as its right one, and the right one first (softmax over the candidates)."""
+    truth = torch.zeros_like(margins)
+    truth[:, 0] = 1.0
+    weights = torch.where(truth > 0, 0.5, 0.5 / (margins.shape[1] - 1))
+    answered = F.binary_cross_entropy_with_logits(margins, truth, weights, reduction="sum") / len(margins)
+    first = torch.zeros(len(margins), dtype=torch.long, device=margins.device)
+    return answered + F.cross_entropy(margins, first)
+
+
+def asked_rows(
+    writer: Writer, source: Pairs, index: Rows, wrong: NDArray[np.int64], kind: int, rng: np.random.Generator | None
+) -> list[list[Row]]:
+    """For each query of one kind its own target, then the wrong ones (N, n), in the re-ranking prompt."""
+    own = source.pairs(index, rng)
+    others = source.pairs(wrong.ravel(), rng)
+    count = wrong.shape[1]
+    shown = [[pair, *others[i * count : (i + 1) * count]] for i, pair in enumerate(own)]
+    return [[writer.pair(some[0].queries[kind], one.target) for one in some] for some in shown]
+
+
+@torch.no_grad()
+def told_apart(judge: Judge, source: Pairs, near: NearMisses) -> dict[str, float]:
+    """Share of queries of each kind whose own target gets the largest margin among the near misses, share of own
+    targets and first near misses answered rightly, and the loss a query."""
+    learner = judge.learner[0]
+    learner.model.eval()
+    scores: dict[str, float] = {}
+    losses: list[float] = []
+    for kind, name in enumerate(source.kinds):
+        margins = []
+        stride = max(1, learner.stride // (1 + near.others.shape[2]))
+        for start in range(0, len(near.index), stride):
+            some = slice(start, start + stride)
+            rows = asked_rows(learner.writer, source, near.index[some], near.others[kind, some], kind, None)
+            margins.append(judge([row for one in rows for row in one]).reshape(len(rows), -1))
+        whole = torch.cat(margins)
+        losses.append(float(pair_loss(whole)))
+        scores[f"{name}_told_apart"] = float((whole[:, :1] > whole[:, 1:]).all(1).float().mean())
+        right = torch.cat([whole[:, 0] > 0, whole[:, 1] <= 0])
+        scores[f"{name}_right"] = float(right.float().mean())
+    learner.model.train()
+    return scores | {"validation_loss": float(np.mean(losses))}
+
+
+def goal(scores: dict[str, float]) -> float:
+    """What validation chooses by: own targets first among near misses, the mean over kinds of query."""
+    found = [value for name, value in scores.items() if name.endswith("_told_apart")]
+    return sum(found) / len(found)
+
+
+def open_retriever(checkpoint: Checkpoint, folder: Path | None) -> Retriever:
+    """The first stage whose near misses are learned from: a folder, else the checkpoint's own adapter, or the base."""
+    folder = folder or checkpoint.adapter("embed")
+    if folder is not None and not (is_lora(folder) or is_queries(folder)):
+        raise TrainingError(f"{folder} is no retrieval adapter; name a PEFT or SLQ folder, or leave retriever out")
+    model = merge_adapter(checkpoint, folder).model if folder is not None and is_lora(folder) else checkpoint.model
+    pooling, last = ("eos", 1) if folder is None else load_pooling(folder)
+    learner = Learner(checkpoint, model, Writer(checkpoint), World())
+    retriever = Retriever(learner, RetrieverSettings(Path(), pooling=pooling, last=last))
+    if folder is not None and is_queries(folder):
+        retriever.queries = nn.Parameter(torch.from_numpy(load_queries(folder)))
+    return retriever
+
+
+@torch.no_grad()
+def mine(retriever: Retriever, source: Pairs, places: int, near: int, seed: int, progress: Progress) -> NearMisses:
+    """Near misses of some places of a source, the same for the same seed."""
+    progress("mining near misses", 0, 0)
+    order = np.random.default_rng((seed, 3)).permutation(len(source.groups))
+    index = distinct(order, source.groups, places)
+    found = validate.embed_pairs(retriever.embed, retriever.learner[0], source, index)
+    most = len(found.rows) - 1
+    if most < 1:
+        raise TrainingError("the data hold a single target; re-ranking is learned from others beside it")
+    own = torch.from_numpy(source.groups[index][:, None] == source.groups[found.rows][None])
+    others = []
+    for queries in found.queries:
+        likeness = (queries @ found.targets.T).masked_fill(own.to(queries.device), -2.0)
+        others.append(found.rows[likeness.topk(min(near, most), dim=1).indices.cpu().numpy()])
+    return NearMisses(index, np.stack(others))
+
+
+def _few(rng: np.random.Generator, rows: int, near: int, count: int) -> NDArray[np.int64]:
+    """(rows, count) columns of `near`, different ones in a row; all of them, repeated, where there are too few."""
+    return np.argsort(rng.random((rows, max(near, count))), axis=1)[:, :count] % near
+
+
+def _check(settings: RerankerSettings) -> None:
+    if settings.wrong < 1 or settings.near < 1 or settings.lr <= 0:
+        raise TrainingError("wrong and near must be at least 1, lr above 0")
+    if settings.mine_places < 2 or settings.validation_places < 2:
+        raise TrainingError("mine_places and validation_places must be at least 2")
