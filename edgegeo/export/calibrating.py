@@ -27,6 +27,8 @@ from edgegeo.recipe import Recipe, preset
 from edgegeo.runtime import Model, open_session
 from edgegeo.schema import to_plain
 
+RECORDED = "calibration"
+"""Folder of what an export records for itself, until its graphs are written."""
 STATES = "hidden_states.sum"
 """What a decoder's final norm is given: a window's own result."""
 
@@ -102,7 +104,7 @@ def known(
     if not recipe.calibrated:
         return Known()
     found = chosen.given or record(
-        source, plan, chosen, folder / "calibration" / "statistics.json",
+        source, plan, chosen, folder / RECORDED / "statistics.json",
         moments=_kinds(recipe) if recipe.rounding == "gptq" else (), progress=progress,
     )  # fmt: skip
     return Known({name: found[name] for name in plan.parts}, found.said())

@@ -1,5 +1,6 @@
 """Checkpoint to bundle, the whole way: graphs, quantisation, verification, accuracy, packing, reading back."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from edgegeo.errors import InputError
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import components, pack, parity, windows
 from edgegeo.export.budget import Budget, open_search
-from edgegeo.export.calibrating import Chosen, known
+from edgegeo.export.calibrating import RECORDED, Chosen, known
 from edgegeo.export.components import Layout, Ranges
 from edgegeo.export.conclude import Staged, conclude
 from edgegeo.export.costs import Costs
@@ -96,6 +97,7 @@ def _in_parts(
         calibrated = known(source, recipe, plan, Chosen(given, samples), folder, progress)
     with costs.stage(f"write {recipe.name}"):
         made, names = _stage(source, recipe, plan, folder, calibrated.statistics, calibrated.said, progress)
+        shutil.rmtree(folder / RECORDED, ignore_errors=True)  # the rest of the folder is the bundle
     check_layers(recipe, names)
     checked = samples[:LEAN_SAMPLES]
     expected = _expect(source, checked, LEAN_STEPS, costs, progress)
