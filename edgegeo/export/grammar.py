@@ -40,9 +40,7 @@ Ints = NDArray[np.int64]
 Stored = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def write_grammar(
-    tokenizer: Any, head: Any, form: AnswerForm, folder: Path, stored: Stored = np.asarray
-) -> str:
+def write_grammar(tokenizer: Any, head: Any, form: AnswerForm, folder: Path, stored: Stored = np.asarray) -> str:
     """Compile the grammar and write it into `folder`; returns the file's name.
 
     tokenizer: tokenizers.Tokenizer; head: the torch Linear (vocabulary, hidden) of the role that generates, of which

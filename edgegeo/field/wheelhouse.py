@@ -24,7 +24,10 @@ from edgegeo.progress import Progress, silent
 
 PLATFORMS = ("aarch64", "x86_64")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-EXTRAS = ("cpu", "gpu", "serve", "mavlink", "train", "qlora", "export", "all")
+EXTRAS = (
+    "cpu", "gpu", "serve", "mavlink", "index", "geotiff", "postgres", "ray", "train", "qlora", "export", "rtx", "bench",
+    "all",
+)  # fmt: skip
 OLDEST_GLIBC = 17
 """glibc 2.17 is manylinux2014; older ones have no Python 3.10 to speak of."""
 _NO_NETWORK = re.compile(

@@ -89,4 +89,4 @@ def test_every_setting_is_listed_with_its_text(verb: str, cli: Any) -> None:
 def test_refusals(cli: Any, tmp_path: Path) -> None:
     assert "--method" in cli("train", "retriever", "-o", tmp_path, "--method", "magic").refused()
     assert "--output" in cli("train", "base").refused()
-    assert "base, retriever, gps" in cli("train", "settings", "magic").refused()
+    assert "base, retriever, reranker, gps" in cli("train", "settings", "magic").refused()

@@ -178,9 +178,7 @@ def test_a_cache_that_is_full(trunks: dict[str, Trunk]) -> None:
 def test_a_graph_that_is_refused_names_the_node(tmp_path: Path) -> None:
     graph = build_trunk(make_decoder("llama"), Storage())
     graph.save(tmp_path / "ort.onnx")
-    with pytest.raises(
-        EngineError, match=r"TensorRT 10\.3\.0\.30 refuses ort\.onnx \(node layers\.0\.\S+ \(\w+\)"
-    ):
+    with pytest.raises(EngineError, match=r"TensorRT 10\.3\.0\.30 refuses ort\.onnx \(node layers\.0\.\S+ \(\w+\)"):
         build_plan(find_library(), tmp_path / "ort.onnx", (), Settings())
 
 

@@ -38,7 +38,7 @@ def spread(count: int) -> np.ndarray:
     return places
 
 
-@pytest.mark.parametrize("region", REGIONS, ids=repr)
+@pytest.mark.parametrize("region", REGIONS, ids=lambda region: type(region).__name__)
 def test_a_cover_holds_the_region(region: Region) -> None:
     cells = cover(region)
     assert 0 < len(cells) <= MOST
@@ -65,7 +65,7 @@ def pushed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, postgres
     gallery.close()
 
 
-@pytest.mark.parametrize("region", REGIONS, ids=repr)
+@pytest.mark.parametrize("region", REGIONS, ids=lambda region: type(region).__name__)
 @pytest.mark.parametrize("scanned", [50_000, 0])
 def test_hits_lie_in_the_region(
     pushed: PostgresGallery, region: Region, scanned: int, monkeypatch: pytest.MonkeyPatch
