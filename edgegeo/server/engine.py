@@ -75,7 +75,7 @@ class Engine:
         gallery = None if self.gallery is None else self.gallery.newest()
         if gallery is None or gallery is self.gallery:
             return self
-        gallery.row("")  # all ids are read now, not by the first request on the event loop
+        gallery.row("")  # what a first lookup has to read is read now, not on the event loop
         return Engine(Locator(self.locator.model, gallery, self.locator.kept))
 
     def prove(self) -> None:
