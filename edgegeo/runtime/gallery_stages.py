@@ -14,9 +14,10 @@ from edgegeo.runtime.gallery_segment import Segment
 from edgegeo.runtime.inverted import write_inverted
 from edgegeo.runtime.search import Numbers, search_parts
 
-TARGET = 0.992
-"""Share of the ten nearest that a stage should keep, measured; the first setting that does is taken."""
-QUERIES = 128
+TARGET = 0.996
+"""Share of the ten nearest that a stage should keep, measured; the first setting that does is taken. Higher than the
+0.99 to be promised: real queries lie farther from the rows than the rows do from each other (benchmarks/)."""
+QUERIES = 512
 _CANDIDATES = (50, 100, 200, 400, 800, 1600)
 _PROBES = (8, 16, 32, 64, 128, 256)
 _NEAREST = 10
