@@ -17,19 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from edgegeo.measure import machine
-from edgegeo.models.adapters import is_lora, is_queries, load_pooling, load_queries, merge_adapter
 from edgegeo.models.checkpoint import Checkpoint, load_checkpoint
 from edgegeo.train import validate
-from edgegeo.train.adapting import Learner, weights_hash
+from edgegeo.train.adapting import weights_hash
 from edgegeo.train.data import Drawing, planet_places
 from edgegeo.train.gps import NEW_TOKENS
-from edgegeo.train.parallel import World
-from edgegeo.train.retriever import Retriever
-from edgegeo.train.sequences import Writer
-from edgegeo.train.settings import RetrieverSettings
+from edgegeo.train.reranker import open_retriever
 from edgegeo.train.sources import PlanetSource
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,8 +47,9 @@ class Experiment:
 
 
 GPS = "gps --set lr=5e-4"
-LORA = "retriever --method lora --steps 60 --set schedule.validate_every=30"
-SLQ = "retriever --method slq --steps 200 --set schedule.validate_every=50"
+SHORT = "--steps 50 --set schedule.warmup=10 --set schedule.validate_every=25"
+LORA = f"retriever --method lora {SHORT}"
+SLQ = "retriever --method slq --steps 100 --set schedule.warmup=10 --set schedule.validate_every=50"
 EXPERIMENTS = (
     Experiment("base", "zero-shot base", ""),
     Experiment("lora", "LoRA, EOS, temperature 0.03", LORA),
@@ -62,7 +58,7 @@ EXPERIMENTS = (
     Experiment("gps-short", "GPS, answer at once", f"{GPS} --steps 250 --set schedule.validate_every=125", "answer"),
     Experiment("lora-mean", "LoRA, mean pooling", f"{LORA} --set pooling=mean"),
     Experiment("hybrid", "hybrid: 10 queries, LoRA on the tower",
-               "retriever --method hybrid --steps 60 --set queries=10 --set schedule.validate_every=30"),
+               f"retriever --method hybrid {SHORT} --set queries=10"),
     Experiment("lora-0.02", "LoRA, temperature 0.02", f"{LORA} --set temperature=0.02"),
     Experiment("lora-0.05", "LoRA, temperature 0.05", f"{LORA} --set temperature=0.05"),
     Experiment("lora-learned", "LoRA, temperature learned", f"{LORA} --set learn_temperature=true"),
@@ -126,26 +122,15 @@ def score(one: Experiment, checkpoint: Checkpoint, folder: Path, cache: Path) ->
     seed = checkpoint.settings.planet_seed or 0
     places = planet_places(Drawing(cache, "test", PLACES, checkpoint.image, seed))
     source = PlanetSource(places, checkpoint.image, seed, one.form or "answer")
-    model = merge_adapter(checkpoint, folder).model if one.command and is_lora(folder) else checkpoint.model
-    learner = Learner(checkpoint, model, Writer(checkpoint), World())
-    found: dict[str, float] = {}
+    retriever = open_retriever(checkpoint, folder if one.command else None)
+    learner, found = retriever.learner[0], dict[str, float]()
     if one.form is None:
-        found |= validate.retrieval(_retriever(learner, folder if one.command else None).embed, learner, source)
+        found |= validate.retrieval(retriever.embed, learner, source)
     if one.form or not one.command:
         count = LONG_ANSWERS if one.form == "reason" else PLACES
         tokens = NEW_TOKENS[one.form or "answer"]
         found |= {"gps_places": count} | validate.answers(learner, source, count, 1.0, tokens, count)
     return found
-
-
-def _retriever(learner: Learner, folder: Path | None) -> Retriever:
-    if folder is None:
-        return Retriever(learner, RetrieverSettings(Path()))
-    pooling, last = load_pooling(folder)
-    retriever = Retriever(learner, RetrieverSettings(Path(), pooling=pooling, last=last))
-    if is_queries(folder):
-        retriever.queries = torch.nn.Parameter(torch.from_numpy(load_queries(folder)))
-    return retriever
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
@@ -162,8 +147,6 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         *_table(rows, [*SHARES, "gps_median_km"]), "",
         f"Long answers: the first {LONG_ANSWERS} places. Of several runs: mean ± standard deviation.", "",
     ]  # fmt: skip
-    notes = RESULTS / "training_notes.md"
-    lines += [notes.read_text("utf-8").strip(), ""] if notes.is_file() else []
     lines += [
         "## Commands",
         "",

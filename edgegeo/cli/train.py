@@ -265,6 +265,14 @@ def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
     return out
 
 
+def groups_of(cls: type) -> dict[str, Any]:
+    """A settings class's groups (`schedule`, `lora` ...) as they are where nothing is set."""
+    from dataclasses import MISSING, fields, is_dataclass
+
+    made = {one.name: one.default_factory() for one in fields(cls) if one.default_factory is not MISSING}
+    return {name: default for name, default in made.items() if is_dataclass(default)}
+
+
 def settings_of(cls: type[T], given: dict[str, Any]) -> T:
     """The settings dataclass from flags; None means that the dataclass's own default stands.
 
@@ -283,6 +291,9 @@ def settings_of(cls: type[T], given: dict[str, Any]) -> T:
             if not isinstance(place, dict):
                 raise InputError(f"--set {name}: {part} is a single value")
         place[last] = Path(value).expanduser() if name in PATHS else value
+    for group, default in groups_of(cls).items():
+        if isinstance(tree.get(group), dict):
+            tree[group] = vars(default) | tree[group]  # a group's defaults may differ from its class's
     try:
         return parse(cls, tree, "settings")
     except SchemaFault as fault:

@@ -16,14 +16,13 @@ from edgegeo.train.parallel import World
 from edgegeo.train.running import (
     AdapterReport,
     Job,
+    adapt,
     finite,
     identity,
     passed,
-    run,
     run_folder,
     step_seed,
     steps_of,
-    writing,
 )
 from edgegeo.train.settings import GpsSettings
 from edgegeo.train.sources import Lessons, open_lessons
@@ -61,14 +60,11 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
         facts=identity(settings, steps)
         | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
-    reached = run(job, settings.schedule, steps, folder, world, told)
-    if world.first:
-        with writing(settings.out):
-            save_lora(learner.adapted, masters.weights(), settings.out)
-    world.close()
-    return AdapterReport(
-        str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
-    )
+
+    def save() -> None:
+        save_lora(learner.adapted, masters.weights(), settings.out)
+
+    return adapt(job, settings.out, folder, settings.schedule, steps, world, told, save, train.refused)
 
 
 class Steps:

@@ -48,6 +48,11 @@ class Masters:
         for name, live in self._live.items():
             live.copy_(self._masters[name])
 
+    @property
+    def count(self) -> int:
+        """How many numbers are learned."""
+        return sum(master.numel() for master in self._masters.values())
+
     def weights(self) -> dict[str, Tensor]:
         """The float32 weights by parameter name."""
         return {name: master.detach().clone() for name, master in self._masters.items()}

@@ -28,14 +28,13 @@ from edgegeo.train.retriever import Retriever
 from edgegeo.train.running import (
     AdapterReport,
     Job,
+    adapt,
     finite,
     identity,
     passed,
-    run,
     run_folder,
     step_seed,
     steps_of,
-    writing,
 )
 from edgegeo.train.sequences import Row, Writer, distinct
 from edgegeo.train.settings import RerankerSettings, RetrieverSettings
@@ -90,7 +89,8 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
     learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
     told = progress if world.first else silent
     train, held = world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, told))
-    first_stage, seed = open_retriever(learner.checkpoint, settings.retriever), settings.schedule.seed
+    chosen, seed = settings.retriever or learner.checkpoint.adapter("embed"), settings.schedule.seed
+    first_stage = open_retriever(learner.checkpoint, chosen)
     # Of the first process, since a last bit decides between candidates alike.
     near, asked = world.told(
         lambda: (
@@ -112,14 +112,11 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
         facts=identity(settings, steps)
         | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
-    reached = run(job, settings.schedule, steps, folder, world, told)
-    if world.first:
-        with writing(settings.out):
-            save_lora(learner.adapted, masters.weights(), settings.out)
-    world.close()
-    return AdapterReport(
-        str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
-    )
+
+    def save() -> None:
+        save_lora(learner.adapted, masters.weights(), settings.out)
+
+    return adapt(job, settings.out, folder, settings.schedule, steps, world, told, save, train.refused)
 
 
 class Steps:
@@ -210,8 +207,7 @@ def goal(scores: dict[str, float]) -> float:
 
 
 def open_retriever(checkpoint: Checkpoint, folder: Path | None) -> Retriever:
-    """The first stage whose near misses are learned from: a folder, else the checkpoint's own adapter, or the base."""
-    folder = folder or checkpoint.adapter("embed")
+    """A retriever as it was trained: an adapter folder of any method, or None for the base."""
     if folder is not None and not (is_lora(folder) or is_queries(folder)):
         raise TrainingError(f"{folder} is no retrieval adapter; name a PEFT or SLQ folder, or leave retriever out")
     model = merge_adapter(checkpoint, folder).model if folder is not None and is_lora(folder) else checkpoint.model

@@ -25,10 +25,10 @@ from edgegeo.train.parallel import World
 from edgegeo.train.running import (
     AdapterReport,
     Job,
+    adapt,
     finite,
     identity,
     passed,
-    run,
     run_folder,
     step_seed,
     steps_of,
@@ -138,16 +138,13 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
         facts=identity(settings, steps)
         | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
     )
-    reached = run(job, settings.schedule, steps, folder, world, told)
-    if world.first:
-        with writing(settings.out):
-            if learner.adapted is not None:
-                save_lora(learner.adapted, masters.weights(), settings.out)
-            retriever.save(settings.out)
-    world.close()
-    return AdapterReport(
-        str(settings.out), trainable=sum(p.numel() for _, p in learned), refused=train.refused, **reached
-    )
+
+    def save() -> None:
+        if learner.adapted is not None:
+            save_lora(learner.adapted, masters.weights(), settings.out)
+        retriever.save(settings.out)
+
+    return adapt(job, settings.out, folder, settings.schedule, steps, world, told, save, train.refused)
 
 
 class Steps:

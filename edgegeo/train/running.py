@@ -109,6 +109,19 @@ def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, pr
     return reached
 
 
+def adapt(
+    job: Job, out: Path, folder: Path, schedule: Schedule, steps: int, world: World, progress: Progress,
+    save: Callable[[], None], refused: dict[str, int],
+) -> AdapterReport:  # fmt: skip
+    """Run a job in its `folder`; then the first process lets `save` write the adapter's kept weights into `out`."""
+    reached = run(job, schedule, steps, folder, world, progress)
+    if world.first:
+        with writing(out):
+            save()
+    world.close()
+    return AdapterReport(str(out), trainable=job.masters.count, refused=refused, **reached)
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """TrainingError for a disk that is full or can't be written to."""

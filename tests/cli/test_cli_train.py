@@ -1,5 +1,6 @@
 """Flags of `edgegeo train` become the settings dataclasses, whole and checked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from edgegeo.cli.train import _adapter, _schedule, gathered, settings_of
 from edgegeo.errors import InputError
-from edgegeo.train.settings import BaseSettings, GpsSettings, RetrieverSettings
+from edgegeo.train.settings import BaseSettings, GpsSettings, RerankerSettings, RetrieverSettings
 
 RECIPES = sorted((Path(__file__).parents[2] / "export" / "train").glob("*.toml"))
 
@@ -33,9 +34,19 @@ def test_flags_win_over_a_recipe_and_set_over_both(tmp_path: Path, home: Path) -
     assert settings.data.cache == Path("~/x").expanduser()
 
 
+def test_a_setting_leaves_the_rest_of_its_group_as_it_was(tmp_path: Path, home: Path) -> None:
+    made = settings_of(RerankerSettings, gathered(None, {"out": tmp_path}, ["lora.targets=text", "schedule.warmup=3"]))
+    plain = settings_of(RerankerSettings, gathered(None, {"out": tmp_path}, None))
+    assert plain.lora == RerankerSettings(out=tmp_path).lora
+    assert made == replace(plain, lora=replace(plain.lora, targets="text"), schedule=replace(plain.schedule, warmup=3))
+    assert not made.lora.dora
+    gps = settings_of(GpsSettings, gathered(None, {"out": tmp_path}, ["lora.rank=8"]))
+    assert (gps.lora.rank, gps.lora.alpha, gps.lora.dora) == (8, 64, False)
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
 def test_recipes_of_the_drawer_are_settings(recipe: Path, tmp_path: Path, home: Path) -> None:
-    cls = GpsSettings if ".gps." in recipe.name else RetrieverSettings
+    cls = {"gps": GpsSettings, "reranker": RerankerSettings}.get(recipe.name.split(".")[1], RetrieverSettings)
     assert settings_of(cls, gathered(recipe, {"out": tmp_path}, None)).out == tmp_path
 
 
