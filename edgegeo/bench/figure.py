@@ -13,12 +13,16 @@ COLOURS = {"fp32": "#0072B2", "fp16": "#CC79A7", "int8": "#009E73", "int4": "#D5
 """Okabe and Ito's palette, which the colour-blind can tell apart (Color Universal Design, 2008)."""
 OTHERS = ("#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "os^Dvp*hX"
+PANELS = ("latency", "memory", "energy")
 _INCHES = (3.4, 2.3)
 """Of one panel: two fit the width of a page."""
 
 
-def render_png(rows: Sequence[Row], dots_per_inch: int = 300) -> bytes:
-    """A PNG of the rows that have an accuracy; InputError where there are none, or where matplotlib is missing."""
+def render_png(rows: Sequence[Row], costs: Sequence[str] = PANELS, dots_per_inch: int = 300) -> bytes:
+    """A PNG of the rows that have an accuracy; InputError where there are none, or where matplotlib is missing.
+
+    costs: names in COSTS to draw accuracy against, those that were measured; of a single one, jobs stand side by side.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -27,15 +31,20 @@ def render_png(rows: Sequence[Row], dots_per_inch: int = 300) -> bytes:
     jobs = [job for job in JOBS if any(row["job"] == job for row in good)]
     if not jobs:
         raise InputError("no row has both a time and an accuracy, so there is nothing to draw")
-    costs = [name for name in ("latency", "memory", "energy") if any(COSTS[name][1](row) is not None for row in good)]
-    figure = Figure((_INCHES[0] * len(costs), _INCHES[1] * len(jobs) + 0.4), layout="constrained")
-    grid = figure.subplots(len(jobs), len(costs), squeeze=False)
+    measured = [name for name in costs if any(COSTS[name][1](row) is not None for row in good)]
+    if not measured:
+        raise InputError(f"no row tells {', '.join(costs)}, so there is nothing to draw")
+    lines, columns = (1, len(jobs)) if len(measured) == 1 else (len(jobs), len(measured))
+    figure = Figure((_INCHES[0] * columns, _INCHES[1] * lines + 0.4), layout="constrained")
+    panels = iter(figure.subplots(lines, columns, squeeze=False).ravel())
     styles = _styles(good)
-    for line, job in zip(grid, jobs, strict=True):
-        for axes, cost in zip(line, costs, strict=True):
+    for job in jobs:
+        for cost in measured:
+            axes = next(panels)
             _panel(axes, [row for row in good if row["job"] == job], cost, styles)
-        line[0].set_ylabel(f"{METRIC_NAMES[metric_of(job)]}, %", fontsize=7)
-        line[0].set_title(job.replace("_", " "), fontsize=8, loc="left")
+            if cost == measured[0]:
+                axes.set_ylabel(f"{METRIC_NAMES[metric_of(job)]}, %", fontsize=7)
+                axes.set_title(job.replace("_", " "), fontsize=8, loc="left")
     _legend(figure, styles, good)
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dots_per_inch, metadata={"Software": "edgegeo bench"})
@@ -67,11 +76,11 @@ def _panel(axes: Any, rows: Sequence[Row], cost: str, styles: dict[str, tuple[st
         value = 100 * found["value"]
         spread = [[value - 100 * found["low"]], [100 * found["high"] - value]]
         on = id(row) in chosen
-        axes.errorbar(paid, value, yerr=spread, color=colour, elinewidth=0.6, capsize=0, alpha=1.0 if on else 0.35)
         axes.plot(paid, value, marker, color=colour, markersize=4.5 if on else 3, alpha=1.0 if on else 0.5)
         if on:
-            words = f" b{row['batch']}" if row["batch"] > 1 else ""
-            axes.annotate(words, (paid, value), fontsize=5, xytext=(2, 2), textcoords="offset points")
+            axes.errorbar(paid, value, yerr=spread, color=colour, elinewidth=0.6, capsize=0)
+        words = f"b{row['batch']}" if row["batch"] > 1 else ""
+        axes.annotate(words, (paid, value), fontsize=5, xytext=(3, 3), textcoords="offset points", alpha=0.8)
     steps = [(price(row), 100 * (score(row) or {})["value"]) for row in best]
     axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color="black", linewidth=0.7, linestyle="--")
     if cost != "memory":

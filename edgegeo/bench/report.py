@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgegeo.bench.columns import with_changes
+from edgegeo.bench.figure import PANELS, render_png
 from edgegeo.bench.latex import render_latex
 from edgegeo.bench.markdown import render_markdown
 from edgegeo.bench.page import render_page
@@ -17,18 +18,23 @@ STEM = "results"
 
 
 def write_reports(
-    rows: Sequence[Row], folder: Path, formats: Sequence[str] = ("md", "html"), about: str = ""
+    rows: Sequence[Row],
+    folder: Path,
+    formats: Sequence[str] = ("md", "html"),
+    about: str = "",
+    costs: Sequence[str] = PANELS,
 ) -> dict[str, Path]:
-    """Write results.FORMAT for these rows; each file is replaced whole or not at all. Returns format -> file."""
+    """Write results.FORMAT for these rows; each file is replaced whole or not at all. Returns format -> file.
+
+    costs: what a PNG draws accuracy against, names in `edgegeo.bench.front.COSTS`.
+    """
     told = with_changes(rows)
-    return {kind: _write(folder / f"{STEM}.{kind}", _render(kind, told, about)) for kind in formats}
+    return {kind: _write(folder / f"{STEM}.{kind}", _render(kind, told, about, costs)) for kind in formats}
 
 
-def _render(kind: str, rows: Sequence[Row], about: str) -> bytes:
+def _render(kind: str, rows: Sequence[Row], about: str, costs: Sequence[str]) -> bytes:
     if kind == "png":
-        from edgegeo.bench.figure import render_png
-
-        return render_png(rows)
+        return render_png(rows, costs)
     texts = {"md": render_markdown, "html": render_page}
     if kind in texts:
         return texts[kind](rows, about).encode()

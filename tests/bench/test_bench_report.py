@@ -40,6 +40,12 @@ def test_a_picture_of_one_job_and_of_nothing() -> None:
 
     picture = Image.open(io.BytesIO(render_png(ROWS, dots_per_inch=60)))
     assert picture.size == (2 * 204, 162)  # time and memory; no row has an energy
+    one = Image.open(io.BytesIO(render_png(ROWS, ("memory",), dots_per_inch=60)))
+    assert one.size == (204, 162)
+    both = [*ROWS, row("int8", "embed_text", accuracy=share(0.4, "text_to_tile_recall_at_1"))]
+    assert Image.open(io.BytesIO(render_png(both, ("latency",), dots_per_inch=60))).size == (2 * 204, 162)
+    with pytest.raises(InputError, match="no row tells energy"):
+        render_png(ROWS, ("energy",))
     drawn = {colour for _, colour in picture.convert("RGB").getcolors(2**16) or []}
     assert {(0, 114, 178), (0, 158, 115)} <= drawn  # fp32 and int8
     with pytest.raises(InputError, match="nothing to draw"):
