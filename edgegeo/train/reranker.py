@@ -1,8 +1,9 @@
 """Re-ranking adapters: a LoRA that answers "same place?" about what a retriever mistakes for each other.
 
 A model asked about pairs drawn at random learns to tell countries apart; re-ranking meets a first stage's near misses.
-So each query is shown its own target among others that a retriever ranks highest for it, and learns both to answer yes
-or no and to put its own target first: p(yes) / (p(yes) + p(no)) of MLLM pair scoring (arXiv 2604.13268), trained.
+So each query is shown its own target among others that a retriever ranks highest for it, and learns to answer yes or no
+(p(yes) / (p(yes) + p(no)) of MLLM pair scoring, arXiv 2604.13268, trained) and, by log-odds that are added to the
+retriever's cosines as re-ranking adds them, to put its own target first: what the cosines know need not be learned.
 """
 
 from collections.abc import Sequence
@@ -40,8 +41,10 @@ from edgegeo.train.sequences import Row, Writer, distinct
 from edgegeo.train.settings import RerankerSettings, RetrieverSettings
 from edgegeo.train.sources import Pairs, Rows, open_pairs
 
+PIECE = 1024
+"""Queries whose likeness to all targets is in memory at once."""
 SHOWN = 10
-"""Near misses that a validation query is judged among: the candidates that re-ranking gets by default."""
+"""Near misses, among all validation targets, that a query is judged with: about what re-ranking gets by default."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class NearMisses:
     """(P,) rows of the source."""
     others: NDArray[np.int64]
     """(kinds, P, near) rows of the source whose targets are the most alike, the likest first; none of its own group."""
+    cosines: NDArray[np.float32]
+    """(kinds, P, 1 + near) of each query with its own target, then with the others."""
+
+    def first(self, count: int) -> "NearMisses":
+        """The first places alone."""
+        return NearMisses(self.index[:count], self.others[:, :count], self.cosines[:, :count])
 
 
 class Judge(nn.Module):
@@ -95,7 +104,7 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
     near, asked = world.told(
         lambda: (
             mine(first_stage, train, settings.mine_places, settings.near, seed, told),
-            mine(first_stage, held, settings.validation_places, SHOWN, seed, told),
+            mine(first_stage, held, settings.data.validation, SHOWN, seed, told).first(settings.validation_places),
         )
     )
     attach_lora(learner, settings.lora)
@@ -105,7 +114,7 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
     steps = steps_of(settings.schedule, len(near.index))
     job = Job(
         step=Steps(settings, train, near, judge, [p for _, p in learned]),
-        validate=lambda: told_apart(judge, held, asked),
+        validate=lambda: told_apart(judge, held, asked, settings.temperature),
         goal=goal,
         masters=masters,
         lr=settings.lr,
@@ -134,52 +143,52 @@ class Steps:
         rng = np.random.default_rng(seed)
         places = passed(number, s.schedule.batch, len(self.near.index), s.schedule.seed)
         kinds, _, near = self.near.others.shape
-        wrong = [
-            self.near.others[kind, places][np.arange(len(places))[:, None], _few(rng, len(places), near, s.wrong)]
-            for kind in range(kinds)
-        ]
-        queries = [
-            rows for kind in range(kinds)
-            for rows in asked_rows(learner.writer, self.train, self.near.index[places], wrong[kind], kind, rng)
-        ]  # fmt: skip
+        queries: list[tuple[list[Row], NDArray[np.float32]]] = []
+        for kind in range(kinds):
+            few = _few(rng, len(places), near, s.wrong)
+            wrong = np.take_along_axis(self.near.others[kind, places], few, 1)
+            shown = np.pad(1 + few, ((0, 0), (1, 0)))  # a query's own target stands first
+            cosines = np.take_along_axis(self.near.cosines[kind, places], shown, 1)
+            rows = asked_rows(learner.writer, self.train, self.near.index[places], wrong, kind)
+            queries += zip(rows, cosines, strict=True)
         mine, stride, told = list(learner.world.share(queries)), max(1, s.schedule.chunk // (1 + s.wrong)), 0.0
         for start in range(0, len(mine), stride):
             torch.manual_seed(seed + 7919 * (learner.world.rank * len(queries) + start))
             some = mine[start : start + stride]
-            margins = self.judge([row for rows in some for row in rows]).reshape(len(some), -1)
-            loss = pair_loss(margins) * len(some) / len(queries)
+            margins = self.judge([row for rows, _ in some for row in rows]).reshape(len(some), -1)
+            likeness = torch.from_numpy(np.stack([cosines for _, cosines in some])).to(margins.device)
+            loss = pair_loss(margins, likeness / s.temperature) * len(some) / len(queries)
             loss.backward()
             told += float(loss.detach())
         learner.world.sum_gradients(self.learned)
         return {"loss": finite(learner.world.total(told))}
 
 
-def pair_loss(margins: Tensor) -> Tensor:
-    """Of margins (Q, 1 + wrong) whose first column is the right candidate's: yes or no for each, a query's wrong ones
-    together counting as much as its right one, and the right one first (softmax over the candidates)."""
+def pair_loss(margins: Tensor, likeness: Tensor) -> Tensor:
+    """Of margins and log-likelihoods (Q, 1 + wrong) whose first column is the right candidate's: yes or no for each, a
+    query's wrong ones together counting as much as its right one, and the right one first (softmax over the sums)."""
     truth = torch.zeros_like(margins)
     truth[:, 0] = 1.0
     weights = torch.where(truth > 0, 0.5, 0.5 / (margins.shape[1] - 1))
     answered = F.binary_cross_entropy_with_logits(margins, truth, weights, reduction="sum") / len(margins)
     first = torch.zeros(len(margins), dtype=torch.long, device=margins.device)
-    return answered + F.cross_entropy(margins, first)
+    return answered + F.cross_entropy(likeness + margins, first)
 
 
-def asked_rows(
-    writer: Writer, source: Pairs, index: Rows, wrong: NDArray[np.int64], kind: int, rng: np.random.Generator | None
-) -> list[list[Row]]:
-    """For each query of one kind its own target, then the wrong ones (N, n), in the re-ranking prompt."""
-    own = source.pairs(index, rng)
-    others = source.pairs(wrong.ravel(), rng)
+def asked_rows(writer: Writer, source: Pairs, index: Rows, wrong: NDArray[np.int64], kind: int) -> list[list[Row]]:
+    """For each query of one kind its own target, then the wrong ones (N, n), in the re-ranking prompt. Texts ask by the
+    words that near misses were mined with, the first ones."""
+    own = source.pairs(index, None)
+    others = source.pairs(wrong.ravel(), None)
     count = wrong.shape[1]
     shown = [[pair, *others[i * count : (i + 1) * count]] for i, pair in enumerate(own)]
     return [[writer.pair(some[0].queries[kind], one.target) for one in some] for some in shown]
 
 
 @torch.no_grad()
-def told_apart(judge: Judge, source: Pairs, near: NearMisses) -> dict[str, float]:
-    """Share of queries of each kind whose own target gets the largest margin among the near misses, share of own
-    targets and first near misses answered rightly, and the loss a query."""
+def told_apart(judge: Judge, source: Pairs, near: NearMisses, temperature: float) -> dict[str, float]:
+    """For each kind of query: share whose own target comes first among the near misses, by the cosines alone and with
+    the margins added; share of own targets and first near misses answered rightly. And the loss a query."""
     learner = judge.learner[0]
     learner.model.eval()
     scores: dict[str, float] = {}
@@ -189,15 +198,22 @@ def told_apart(judge: Judge, source: Pairs, near: NearMisses) -> dict[str, float
         stride = max(1, learner.stride // (1 + near.others.shape[2]))
         for start in range(0, len(near.index), stride):
             some = slice(start, start + stride)
-            rows = asked_rows(learner.writer, source, near.index[some], near.others[kind, some], kind, None)
+            rows = asked_rows(learner.writer, source, near.index[some], near.others[kind, some], kind)
             margins.append(judge([row for one in rows for row in one]).reshape(len(rows), -1))
         whole = torch.cat(margins)
-        losses.append(float(pair_loss(whole)))
-        scores[f"{name}_told_apart"] = float((whole[:, :1] > whole[:, 1:]).all(1).float().mean())
+        likeness = torch.from_numpy(near.cosines[kind]).to(whole.device) / temperature
+        losses.append(float(pair_loss(whole, likeness)))
+        scores[f"{name}_searched"] = _first(likeness)
+        scores[f"{name}_told_apart"] = _first(likeness + whole)
         right = torch.cat([whole[:, 0] > 0, whole[:, 1] <= 0])
         scores[f"{name}_right"] = float(right.float().mean())
     learner.model.train()
     return scores | {"validation_loss": float(np.mean(losses))}
+
+
+def _first(values: Tensor) -> float:
+    """Share of rows whose first column is the largest; a tie is a miss."""
+    return float((values[:, :1] > values[:, 1:]).all(1).float().mean())
 
 
 def goal(scores: dict[str, float]) -> float:
@@ -229,12 +245,19 @@ def mine(retriever: Retriever, source: Pairs, places: int, near: int, seed: int,
     most = len(found.rows) - 1
     if most < 1:
         raise TrainingError("the data hold a single target; re-ranking is learned from others beside it")
-    own = torch.from_numpy(source.groups[index][:, None] == source.groups[found.rows][None])
-    others = []
+    others, cosines = [], []
     for queries in found.queries:
-        likeness = (queries @ found.targets.T).masked_fill(own.to(queries.device), -2.0)
-        others.append(found.rows[likeness.topk(min(near, most), dim=1).indices.cpu().numpy()])
-    return NearMisses(index, np.stack(others))
+        for start in range(0, len(index), PIECE):
+            some = slice(start, start + PIECE)
+            likeness = queries[some] @ found.targets.T
+            own = torch.from_numpy(source.groups[index[some]][:, None] == source.groups[found.rows][None])
+            own = own.to(likeness.device)
+            best = likeness.masked_fill(~own, -2.0).max(1, keepdim=True).values
+            alike = likeness.masked_fill(own, -2.0).topk(min(near, most), dim=1)
+            others.append(found.rows[alike.indices.cpu().numpy()])
+            cosines.append(torch.cat([best, alike.values], 1).float().cpu().numpy())
+    shape = (len(found.queries), len(index), -1)
+    return NearMisses(index, np.concatenate(others).reshape(shape), np.concatenate(cosines).reshape(shape))
 
 
 def _few(rng: np.random.Generator, rows: int, near: int, count: int) -> NDArray[np.int64]:
@@ -243,7 +266,7 @@ def _few(rng: np.random.Generator, rows: int, near: int, count: int) -> NDArray[
 
 
 def _check(settings: RerankerSettings) -> None:
-    if settings.wrong < 1 or settings.near < 1 or settings.lr <= 0:
-        raise TrainingError("wrong and near must be at least 1, lr above 0")
+    if settings.wrong < 1 or settings.near < 1 or settings.lr <= 0 or settings.temperature <= 0:
+        raise TrainingError("wrong and near must be at least 1, lr and temperature above 0")
     if settings.mine_places < 2 or settings.validation_places < 2:
         raise TrainingError("mine_places and validation_places must be at least 2")

@@ -245,10 +245,12 @@ class RerankerSettings:
     """Wrong candidates shown to a query in a step, drawn among its near misses."""
     near: int = 20
     """How many of the most alike places are near misses."""
+    temperature: float = 0.03
+    """The first stage's cosines are divided by it and added to the log-odds that rank: the retriever's own."""
     mine_places: int = 4_000
     """Training places that near misses are mined among, once, before the first step."""
     validation_places: int = 300
-    """Validation places that are judged among their ten likest others."""
+    """Validation places that are judged with their ten likest others, of all validation places."""
 
 
 def described(settings: type, above: str = "") -> Iterator[tuple[str, Any, str]]:

@@ -59,7 +59,7 @@ def test_margins_are_those_that_exports_are_verified_against(base_folder: Path, 
     index, wrong = np.array([0, 3, 5]), np.array([[1, 2], [4, 6], [7, 0]])
     tiles = [Image.fromarray(one) for one in places.pictures("tile", np.arange(8))]
     photos = [Image.fromarray(one) for one in places.pictures("photo", np.arange(8))]
-    rows = [row for kind in (0, 1) for one in asked_rows(judge.learner[0].writer, source, index, wrong, kind, None)
+    rows = [row for kind in (0, 1) for one in asked_rows(judge.learner[0].writer, source, index, wrong, kind)
             for row in one]  # fmt: skip
     with torch.no_grad():
         got = judge(rows).reshape(2, 3, 3).numpy()
@@ -83,32 +83,45 @@ def test_near_misses_are_the_likest_of_other_places(base_folder: Path, data: Any
         tiles = first_stage.embed(rows).numpy()
         row = first_stage.learner[0].writer.side(source.pairs(near.index[:1], None)[0].queries[1])
         likeness = tiles @ first_stage.embed([row])[0].numpy()
+    assert near.cosines[1, 0] == pytest.approx([likeness[near.index[0]], *likeness[near.others[1, 0]]], abs=1e-5)
     likeness[near.index[0]] = -2
     assert near.others[1, 0].tolist() == np.argsort(-likeness, kind="stable")[:3].tolist()
 
 
 def test_the_loss_by_hand() -> None:
     """Right answers cost nothing; a query's three wrong candidates weigh as much as its right one."""
-    assert float(pair_loss(torch.tensor([[30.0, -30.0, -30.0, -30.0]]))) == pytest.approx(0, abs=1e-6)
-    loss = float(pair_loss(torch.zeros(5, 4)))
+    none = torch.zeros(1, 4)
+    assert float(pair_loss(torch.tensor([[30.0, -30.0, -30.0, -30.0]]), none)) == pytest.approx(0, abs=1e-6)
+    loss = float(pair_loss(torch.zeros(5, 4), torch.zeros(5, 4)))
     assert loss == pytest.approx(np.log(2) + np.log(4))
-    one_wrong = float(pair_loss(torch.tensor([[9.0, 9.0, -9.0, -9.0]])))
-    assert one_wrong == pytest.approx(9 / 6 + np.log(2), abs=1e-3)
+    one_wrong = torch.tensor([[9.0, 9.0, -9.0, -9.0]])
+    assert float(pair_loss(one_wrong, none)) == pytest.approx(9 / 6 + np.log(2), abs=1e-3)
+    searched = torch.tensor([[20.0, 0.0, 0.0, 0.0]])  # what the cosines put first need not be put first again
+    assert float(pair_loss(one_wrong, searched)) == pytest.approx(9 / 6, abs=1e-3)
 
 
 def test_told_apart_counts_ties_as_misses(base_folder: Path, data: Any) -> None:
     judge, source = judged(base_folder, data)
-    near = NearMisses(np.arange(2), np.array([[[0], [1]], [[2], [3]]]))  # texts meet their own tile again
-    scores = told_apart(judge, source, near)
-    assert scores["text_told_apart"] == 0
-    assert 0 <= scores["photo_told_apart"] <= 1
+    others = np.array([[[0], [1]], [[2], [3]]])  # texts meet their own tile again
+    cosines = np.array([[[0.5, 0.5]] * 2, [[9.0, 0.1], [0.1, 9.0]]], np.float32)
+    scores = told_apart(judge, source, NearMisses(np.arange(2), others, cosines), 0.001)
+    assert scores["text_searched"] == scores["text_told_apart"] == 0
+    assert scores["photo_searched"] == scores["photo_told_apart"] == 0.5
+
+
+def test_the_first_places_alone() -> None:
+    near = NearMisses(np.arange(3), np.arange(12).reshape(2, 3, 2), np.ones((2, 3, 3), np.float32)).first(2)
+    assert (len(near.index), near.others.shape, near.cosines.shape) == (2, (2, 2, 2), (2, 2, 3))
+    assert near.others[1].tolist() == [[6, 7], [8, 9]]
 
 
 def test_a_run_writes_a_peft_folder_that_changes_margins(base_folder: Path, data: Any, tmp_path: Path) -> None:
     report = train_reranker(settings(tmp_path / "out", base_folder, data, lr=0.01))
     assert set(report.validation) == {
+        "text_searched",
         "text_told_apart",
         "text_right",
+        "photo_searched",
         "photo_told_apart",
         "photo_right",
         "validation_loss",
@@ -120,7 +133,12 @@ def test_a_run_writes_a_peft_folder_that_changes_margins(base_folder: Path, data
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"wrong": 0}, "wrong and near"), ({"lr": 0.0}, "lr above 0"), ({"mine_places": 1}, "mine_places")],
+    [
+        ({"wrong": 0}, "wrong and near"),
+        ({"temperature": 0.0}, "temperature above 0"),
+        ({"lr": 0.0}, "lr and temperature above 0"),
+        ({"mine_places": 1}, "mine_places"),
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(
     changes: dict[str, Any], message: str, base_folder: Path, data: Any, tmp_path: Path
