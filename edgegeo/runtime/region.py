@@ -18,6 +18,7 @@ from edgegeo.runtime.sphere import places, vectors
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _PAIRS = 1 << 21
+_TOUCH = 1e-9  # degrees, a tenth of a millimetre: edges that come closer touch, and don't cross
 
 
 class Region(Protocol):
@@ -40,7 +41,7 @@ class Circle:
 
     def __post_init__(self) -> None:
         check_position(self.lat, self.lon)
-        if not self.km > 0:
+        if not 0 < self.km < np.inf:
             raise InputError(f"a circle takes a distance above 0 km, not {self.km}")
 
     def holds(self, points: Doubles) -> Mask:
@@ -167,7 +168,46 @@ def _ring(data: Any) -> Doubles:
     sound = np.isfinite(ring).all() and np.abs(ring[:, 1]).max() <= 90 and np.abs(ring[:, 0]).max() <= 360
     if not sound or np.ptp(ring[:, 0]) > 360:
         raise InputError("a polygon's latitudes lie within 90 degrees, its longitudes within 360, their span too")
+    if (crossing := _crossing(ring)) is not None:
+        lon, lat = crossing
+        raise InputError(f"a polygon's ring crosses itself near longitude {lon:.5f}, latitude {lat:.5f}; mend it there")
+    (x, y), (next_x, next_y) = (ring[:-1] - ring[0]).T, (ring[1:] - ring[0]).T
+    if abs(float(np.sum(x * next_y - next_x * y))) < _TOUCH**2:
+        raise InputError("a polygon's ring encloses nothing; give it three corners or more")
     return ring
+
+
+def _crossing(ring: Doubles) -> tuple[float, float] | None:
+    """Longitude and latitude of a corner of an edge that crosses another one of the ring; None where none does.
+
+    Edges are sorted by their western ends, and compared with those that begin before they end.
+    """
+    low, high = np.minimum(ring[:-1], ring[1:]), np.maximum(ring[:-1], ring[1:])
+    order = np.argsort(low[:, 0], kind="stable")
+    count = np.searchsorted(low[order, 0], high[order, 0], side="right") - np.arange(1, len(order) + 1)
+    for some in np.split(np.arange(len(order)), np.flatnonzero(np.diff(np.cumsum(count) // _PAIRS)) + 1):
+        first = np.repeat(some, count[some])
+        before = np.repeat(np.cumsum(count[some]) - count[some], count[some])
+        one, other = order[first], order[first + 1 + np.arange(len(first)) - before]
+        near = (low[one, 1] <= high[other, 1]) & (low[other, 1] <= high[one, 1])
+        one, other = one[near], other[near]
+        ends = _sides(ring, one, other), _sides(ring, other, one)
+        crossed = np.flatnonzero((ends[0] < 0) & (ends[1] < 0))
+        if len(crossed):
+            lon, lat = ring[one[crossed[0]]].tolist()
+            return lon, lat
+    return None
+
+
+def _sides(ring: Doubles, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """-1 where the ends of an edge lie on two sides of the line through another one, 1 where on one, 0 where on it."""
+    along = ring[one + 1] - ring[one]
+    length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-300)
+    out = np.ones(len(one), np.int64)
+    for end in (ring[other], ring[other + 1]):
+        across = (along[:, 0] * (end - ring[one])[:, 1] - along[:, 1] * (end - ring[one])[:, 0]) / length
+        out *= np.where(np.abs(across) > _TOUCH, np.sign(across), 0).astype(np.int64)
+    return out
 
 
 def _polygons(data: Any) -> list[Any]:

@@ -3,19 +3,25 @@
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from edgegeo.errors import GalleryError, InputError
 
 SCHEMES = ("postgresql", "postgres")
 LEAST_PGVECTOR = (0, 8)
 """The first with scans of an index that go on until a filter is satisfied."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_FORM = re.compile(
+    r"(?P<server>postgres(?:ql)?://(?:[^/?]*@)?(?P<hosts>[^/?@]*)/(?P<database>[^/?]+))"
+    r"/(?P<gallery>[A-Za-z0-9][A-Za-z0-9._-]{0,62})/?(?P<parameters>\?.*)?"
+)
 
 
 @dataclass(frozen=True)
 class Address:
-    """postgresql://USER@HOST:PORT/DATABASE/GALLERY; what stands after the host may be left out as PostgreSQL has it."""
+    """postgresql://USER@HOST:PORT/DATABASE/GALLERY; what stands after the host may be left out as PostgreSQL has it.
+
+    Of a server with replicas HOST:PORT,HOST:PORT names all: searches take the first that answers, another when it is
+    lost, pushes the one that takes writes. Parameters go to the client as they are (load_balance_hosts, sslmode, ...).
+    """
 
     conninfo: str
     """The address without the gallery, as the client takes it; may hold a password."""
@@ -26,18 +32,17 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> "Address":
         """InputError for an address without a database and a gallery's name."""
-        try:
-            parts = urlsplit(text)
-            place = f"{parts.hostname or 'localhost'}{f':{parts.port}' if parts.port else ''}"
-        except ValueError as error:
-            raise InputError(f"the address of the gallery can't be read ({error})") from None
-        names = [name for name in parts.path.split("/") if name]
-        if parts.scheme not in SCHEMES or len(names) != 2 or not _NAME.fullmatch(names[1]):
-            raise InputError(
-                f"a gallery's address is postgresql://HOST:PORT/DATABASE/GALLERY, not {parts.scheme}://{place}{parts.path}"
-            )
-        conninfo = urlunsplit((parts.scheme, parts.netloc, f"/{names[0]}", parts.query, ""))
-        return cls(conninfo, names[1], f"postgresql://{place}/{names[0]}/{names[1]}")
+        form = _FORM.fullmatch(text)
+        if form is None:
+            told = re.sub(r"//.*@", "//", text).partition("?")[0]
+            raise InputError(f"a gallery's address is postgresql://HOST:PORT/DATABASE/GALLERY, not {told:.200}")
+        hosts = form["hosts"] or "localhost"
+        for host in hosts.split(","):
+            port = host.rpartition("]")[2].partition(":")[2]
+            if port and not (port.isdecimal() and 0 < int(port) < 1 << 16):
+                raise InputError(f"the address of the gallery has the port {port!r:.20}; ports are 1 to 65535")
+        shown = f"postgresql://{hosts}/{form['database']}/{form['gallery']}"
+        return cls(form["server"] + (form["parameters"] or ""), form["gallery"], shown)
 
 
 def is_address(place: object) -> bool:
@@ -45,15 +50,23 @@ def is_address(place: object) -> bool:
     return isinstance(place, str) and place.partition("://")[0] in SCHEMES and "://" in place
 
 
-def connect(address: Address) -> Any:
-    """A connection that commits every statement; GalleryError where there is no server, or one without pgvector."""
+def connect(address: Address, writes: bool = False) -> Any:
+    """A connection that commits every statement; GalleryError where there is no server, or one without pgvector.
+
+    writes: to the first of the address's hosts that takes them.
+    """
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
 
     try:
-        connection = psycopg.connect(address.conninfo, autocommit=True, connect_timeout=10, application_name="edgegeo")
+        given = {"connect_timeout": 10, "application_name": "edgegeo", **conninfo_to_dict(address.conninfo)}
+        if writes:
+            given["target_session_attrs"] = "read-write"
+        connection = psycopg.connect(autocommit=True, **given)
     except psycopg.Error as error:
+        kind = "PostgreSQL that takes writes" if writes else "PostgreSQL"
         raise GalleryError(
-            f"no PostgreSQL answers for {address.shown} ({reason(error)}); start it, or check the address, user and "
+            f"no {kind} answers for {address.shown} ({reason(error)}); start it, or check the address, user and "
             "password"
         ) from None
     version = _pgvector(connection)

@@ -55,7 +55,7 @@ def push_gallery(place: str | Path, url: str, index: str = "auto", progress: Pro
     indexed = index == "hnsw" or (index == "auto" and len(gallery) >= INDEX_FROM and gallery.info.dim <= _MOST_INDEXED)
     if indexed and gallery.info.dim > _MOST_INDEXED:
         raise InputError(f"vectors of {gallery.info.dim} numbers are too long for an index; push with --index exact")
-    connection = connect(address)
+    connection = connect(address, writes=True)
     try:
         with connection.transaction(), connection.cursor() as cursor:
             _push(cursor, address, gallery, indexed, progress)
