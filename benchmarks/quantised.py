@@ -2,12 +2,12 @@
 
     python benchmarks/quantised.py                                    the packaged model; 1,000 test places
     python benchmarks/quantised.py --methods int8,int4                some rows; rows of earlier runs are kept
-    python benchmarks/quantised.py --recipe export/pocket.cpu.int8-static.toml --methods ""
+    python benchmarks/quantised.py --methods export/pocket.cpu.int4-all.toml,export/pocket.cpu.int4-all.toml<0.5
     python benchmarks/quantised.py --size smolvlm-256m --places 40 --methods int8 --scratch /data/tmp
 
-A method is a preset (fp16, int8, int4), a preset with an accuracy budget in points ("int8<0.5", "int4<1.5": matrices
-are kept finer as `edgegeo export --max-drop` finds it on validation places), or a recipe file. Drops are against the
-fp32 graphs, place by place, with paired 95 % bootstrap intervals. A size other than pocket has random weights in a
+A method is a preset (fp16, int8, int4) or a recipe file, and may have an accuracy budget in points behind it
+("int4<1.5": matrices are kept finer as `edgegeo export --max-drop` finds it on validation places). Drops are against
+the fp32 graphs, place by place, with paired 95 % bootstrap intervals. A size other than pocket has random weights in a
 published configuration: its recall means nothing, so that the table says how much of the fp32 graphs' own result is
 left (cosine of the embeddings, share of queries with the same first tile). Latency: all bundles in turn, one thread,
 one input.
@@ -56,8 +56,7 @@ class Method:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="pocket", help="pocket, or a family of benchmarks/true_families.py")
-    parser.add_argument("--methods", default=METHODS, help="some of the names above, with commas")
-    parser.add_argument("--recipe", type=Path, action="append", default=[], help="a recipe file; may be given again")
+    parser.add_argument("--methods", default=METHODS, help="presets, recipe files, each with <POINTS or without")
     parser.add_argument("--places", type=int, default=1000, help="test places")
     parser.add_argument("--budget-places", type=int, default=1000, help="validation places of a budget")
     parser.add_argument("--scratch", type=Path, default=Path("quantised-scratch"), help="where bundles stay")
@@ -74,7 +73,7 @@ def main() -> None:
     facts = {"size": options.size, "places": options.places, "checkpoint": exact.manifest.source["files"]}
     # Rows of another model or of other places would not stand beside these.
     rows = found.get("rows", []) if {name: found.get(name) for name in facts} == facts else []
-    for method in chosen(options.methods, options.recipe, options.budget_places, checkpoint is not None):
+    for method in chosen(options.methods, options.budget_places, checkpoint is not None):
         bundle = made(method, checkpoint, options.size, options.scratch)
         row = scored(method, bundle, embedded(bundle, scenes), before)
         rows = [one for one in rows if one["method"] != method.name] + [row]
@@ -87,16 +86,18 @@ def main() -> None:
     print(page(found))
 
 
-def chosen(words: str, recipes: Sequence[Path], places: int, foreign: bool) -> list[Method]:
+def chosen(words: str, places: int, foreign: bool) -> list[Method]:
     """The methods that were named. foreign: the model does not know the planet, so that a budget counts agreement."""
     out = []
     for word in filter(None, words.split(",")):
         base, _, points = word.partition("<")
-        recipe = preset(base)
+        recipe = load_recipe(base) if base.endswith(".toml") else preset(base)
+        name, budget = recipe.name, None
         if points:
-            recipe = replace(recipe, name=f"{base}-drop{points}")
-        out.append(Method(word, recipe, Budget(float(points), places, agreement=foreign) if points else None))
-    return out + [Method(recipe.name, recipe) for recipe in map(load_recipe, recipes)]
+            name, budget = f"{name}<{points}", Budget(float(points), places, agreement=foreign)
+            recipe = replace(recipe, name=f"{recipe.name}-drop{points}")
+        out.append(Method(name, recipe, budget))
+    return out
 
 
 def written(size: str, scratch: Path) -> Path:
