@@ -13,7 +13,7 @@ from edgegeo.server import chat_api, faults, gallery_api, models_api, places_api
 from edgegeo.server.context import Context
 from edgegeo.server.engine import Engine
 from edgegeo.server.fleet import Fleet
-from edgegeo.server.guard import Gate, HostCheck, KeyCheck, Porch
+from edgegeo.server.guard import Gate, HeadAsGet, HostCheck, KeyCheck, Porch
 from edgegeo.server.life import Door, Life
 from edgegeo.server.limits import Admission
 from edgegeo.server.metrics import Metrics
@@ -59,6 +59,7 @@ def create_app(
                 max_body_bytes=settings.max_body_bytes,
                 metrics=metrics,
             ),
+            Middleware(HeadAsGet),
         ],
     )
     app.state.context = context

@@ -98,6 +98,23 @@ class Porch:
             logs.request(trace, method, route, status or 499, str(client[0]))
 
 
+class HeadAsGet:
+    """Innermost layer: HEAD is answered as GET is; the server that sends it leaves the body out (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        try:
+            await self.app(asked, receive, send)
+        finally:
+            scope["route"] = asked.get("route")  # what metrics and log call it
+
+
 def _check_head(scope: Scope) -> None:
     """h11 bounds a head only as long as it is incomplete."""
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MOST_ADDRESS_BYTES:

@@ -192,3 +192,28 @@ def test_files_beside_the_page_are_out_of_reach(server: tuple[str, int]) -> None
         assert said.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 400 ")), (path, said[:200])
         assert b"import" not in said
         assert b"root:" not in said
+
+
+@pytest.mark.parametrize("address", [b"/", b"/health/live", b"/health/ready", b"/v1/models", b"/page/page.css", b"/no"])
+def test_head_answers_what_get_does_without_the_body(server: tuple[str, int], address: bytes) -> None:
+    asked, told = (
+        exchange(server, verb + b" " + address + b" HTTP/1.1\r\n" + HOST + b"connection: close\r\n\r\n")
+        for verb in (b"HEAD", b"GET")
+    )
+    head, _, body = asked.partition(b"\r\n\r\n")
+    whole, _, content = told.partition(b"\r\n\r\n")
+    assert not body
+    assert content
+    assert steady(head) == steady(whole)
+
+
+def test_head_of_what_is_no_get_is_refused_and_counted_by_its_route(server: tuple[str, int]) -> None:
+    end = b" HTTP/1.1\r\n" + HOST + b"connection: close\r\n\r\n"
+    assert exchange(server, b"HEAD /v1/locate" + end).startswith(b"HTTP/1.1 405 ")
+    assert exchange(server, b"HEAD /health/live" + end).startswith(b"HTTP/1.1 200 ")
+    assert b'method="HEAD",route="/health/live",status="200"' in exchange(server, b"GET /metrics" + end)
+
+
+def steady(head: bytes) -> list[bytes]:
+    """The lines of an answer's head that do not change from one request to the next."""
+    return [line for line in head.split(b"\r\n") if not line.lower().startswith((b"date:", b"x-request-id:"))]
