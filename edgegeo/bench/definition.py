@@ -122,8 +122,10 @@ class Measuring:
         _within("places", (self.places,), 1, 1_000_000)
         _within("rounds", (self.rounds,), 1, 100)
         _within("inputs", (self.inputs,), 1, 10_000)
-        if self.warmup < 0 or self.cool_down_s < 0 or self.pause_s < 0 or not self.timeout_s > 0:
-            raise InputError("warm-up, cool-down and pause must not be negative, the time limit must be above 0")
+        _within("warmup", (self.warmup,), 0, 1_000_000)
+        _within("cool_down_s", (self.cool_down_s,), 0, 1_000_000)
+        _within("pause_s", (self.pause_s,), 0, 1_000_000)
+        _within("timeout_s", (self.timeout_s,), 1, 1_000_000)
         self.rule()
 
     def rule(self) -> StoppingRule:
@@ -163,6 +165,6 @@ def _toml(file: Path) -> Any:
     return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(file.read_text(encoding="utf-8"))
 
 
-def _within(name: str, values: tuple[int, ...], least: int, most: int) -> None:
+def _within(name: str, values: tuple[float, ...], least: int, most: int) -> None:
     if any(not least <= value <= most for value in values):
         raise InputError(f"{name} must be between {least} and {most:,}, got {list(values)}")

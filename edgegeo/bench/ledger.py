@@ -60,7 +60,8 @@ def read_lines(place: str | Path) -> list[Line]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"no results at {file} ({why}); measure with: edgegeo bench -o {file.parent}") from None
+        folder = file.parent if file.suffix == ".jsonl" else file
+        raise InputError(f"no results at {file} ({why}); measure with: edgegeo bench -o {folder}") from None
     found = list(_lines(text))
     if not found:
         raise InputError(f"{file} holds no results of this version of edgegeo; measure with: edgegeo bench")

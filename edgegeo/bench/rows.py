@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edgegeo.bench.ledger import Line
+from edgegeo.errors import InputError
 from edgegeo.measure import percentile, quantile_interval
 
 Row = dict[str, Any]
@@ -38,15 +39,24 @@ def describe(row: Row) -> str:
 
 
 def newest_rows(lines: Sequence[Line]) -> list[Row]:
-    """A row for every setting in a results file; of several measurements of one on one machine the newest counts."""
+    """A row for every setting in a results file; of several measurements of one on one machine the newest counts.
+
+    InputError for lines that lack something: written by another version, or edited.
+    """
     cells: dict[str, list[Line]] = {}
     for line in lines:
         cells.setdefault(line["key"], []).append(line)
     newest: dict[tuple[Any, ...], Row] = {}
-    for rounds in cells.values():
-        # A round that was tried again: the later line counts.
-        row = merge(list({line["round"]: line for line in rounds}.values()))
-        newest.pop(place := (*setting(row), row["machine"].get("cpu"), row["machine"].get("cores")), None)
+    for key, rounds in cells.items():
+        try:
+            # A round that was tried again: the later line counts.
+            row = merge(list({line["round"]: line for line in rounds}.values()))
+            newest.pop(place := (*setting(row), row["machine"].get("cpu"), row["machine"].get("cores")), None)
+            describe(row)
+        except KeyError as error:
+            raise InputError(
+                f"the results' cell {key:.40} lacks {error}: take its lines out, or measure it again with this version"
+            ) from None
         newest[place] = row
     return in_order(newest.values())
 

@@ -127,6 +127,8 @@ def test_the_page_holds_itself_together() -> None:
 def test_results_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no results at"):
         read_lines(tmp_path)
+    with pytest.raises(InputError, match=r"edgegeo bench -o \S*mine$"):
+        read_lines(tmp_path / "mine")
     (tmp_path / "results.jsonl").write_text('{"key": "old row of another version"}\nnonsense\n')
     with pytest.raises(InputError, match="holds no results of this version"):
         read_lines(tmp_path)

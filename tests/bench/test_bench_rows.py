@@ -4,6 +4,7 @@ import pytest
 from measured import line
 
 from edgegeo.bench.rows import describe, merge, newest_rows
+from edgegeo.errors import InputError
 
 
 def test_rounds_are_pooled_and_their_intervals_joined() -> None:
@@ -46,6 +47,13 @@ def test_of_several_measurements_of_a_setting_the_newest_counts() -> None:
     elsewhere = line(ms=5.0, key="else", machine={**old["machine"], "cpu": "other"})
     rows = newest_rows([old, new, again, elsewhere])
     assert sorted(row["latency_ms"]["p50"] for row in rows) == [5.0, 30.0]
+
+
+@pytest.mark.parametrize("lacking", ["samples_ms", "label", "batch", "machine", "provider"])
+def test_a_line_that_lacks_something_is_named(lacking: str) -> None:
+    edited = {name: value for name, value in line(key="mine").items() if name != lacking}
+    with pytest.raises(InputError, match=f"cell mine lacks '{lacking}'"):
+        newest_rows([line(), edited])
 
 
 def test_rows_stand_in_the_order_of_jobs_precisions_and_sizes() -> None:

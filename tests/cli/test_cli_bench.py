@@ -135,8 +135,9 @@ def test_a_checkpoint_whose_weights_changed(
     assert "other weights" in cli(*words, "-o", tmp_path / "out").refused()
 
 
-def test_a_budget_and_a_bundle_contradict(cli: Any, tiny_bundle: Path) -> None:
+def test_a_bundle_and_what_to_export_contradict(cli: Any, tiny_bundle: Path) -> None:
     assert "leave them out" in cli("bench", tiny_bundle, "--tiles", "4").refused()
+    assert "leave it out" in cli("bench", tiny_bundle, "--precision", "fp32").refused()
 
 
 def results(folder: Path, *lines: dict[str, Any]) -> Path:

@@ -8,7 +8,7 @@ import typer
 
 from edgegeo.cli.flags import JsonFlag, flag, numbers
 from edgegeo.cli.output import emit_json, progress_bar, say, table
-from edgegeo.errors import EdgegeoError
+from edgegeo.errors import EdgegeoError, InputError
 
 if TYPE_CHECKING:
     from edgegeo.bench.definition import Sweep
@@ -134,6 +134,8 @@ def _overruled(sweep: "Sweep", given: dict[str, Any]) -> "Sweep":
     from edgegeo.bench.definition import Models
 
     told = {name: value for name, value in given.items() if value is not None}
+    if "bundles" in told and "precision" in told:
+        raise InputError("--precision says what to export; leave it out with bundles, which are measured as they are")
     models = Models() if "bundles" in told else sweep.models
 
     def part(table: Any) -> Any:
