@@ -36,7 +36,7 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
     """Train a GPS adapter and write its folder; the base is never changed."""
     if settings.form not in FORMS:
         raise TrainingError(f"form must be one of {', '.join(FORMS)}, not {settings.form!r}")
-    if settings.answer_weight <= 0 or settings.lr <= 0:
+    if not (settings.answer_weight > 0 and settings.lr > 0):  # NaN is neither
         raise TrainingError(f"answer_weight and lr must be above 0, not {settings.answer_weight} and {settings.lr}")
     world = World()
     folder = run_folder(settings.out, settings.schedule.resume)

@@ -266,7 +266,7 @@ def _few(rng: np.random.Generator, rows: int, near: int, count: int) -> NDArray[
 
 
 def _check(settings: RerankerSettings) -> None:
-    if settings.wrong < 1 or settings.near < 1 or settings.lr <= 0 or settings.temperature <= 0:
+    if min(settings.wrong, settings.near) < 1 or not (settings.lr > 0 and settings.temperature > 0):  # NaN is neither
         raise TrainingError("wrong and near must be at least 1, lr and temperature above 0")
     if settings.mine_places < 2 or settings.validation_places < 2:
         raise TrainingError("mine_places and validation_places must be at least 2")

@@ -246,7 +246,8 @@ def _check(settings: RetrieverSettings) -> None:
         raise TrainingError("latent queries are pooled over themselves; leave pooling out")
     if not 0 <= settings.hard < 1 or settings.queries < 1 or settings.last < 1:
         raise TrainingError("hard must be in [0, 1), queries and last at least 1")
-    if settings.temperature <= 0 or settings.initial_temperature <= 0 or (settings.lr is not None and settings.lr <= 0):
+    rates = (settings.temperature, settings.initial_temperature, 1.0 if settings.lr is None else settings.lr)
+    if not all(rate > 0 for rate in rates):  # NaN is not
         raise TrainingError("temperature, initial_temperature and lr must be above 0")
     if settings.mine_every < 1 or settings.mine_places < 2:
         raise TrainingError("mine_every must be at least 1, mine_places at least 2")

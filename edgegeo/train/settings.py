@@ -30,6 +30,12 @@ class Data:
     planet_seed: int = DEFAULT_SEED
     """The planet, and which places of a data set are held out."""
 
+    def __post_init__(self) -> None:
+        if self.planet_seed < 0:
+            raise ValueError(f"planet_seed must be at least 0, not {self.planet_seed}")
+        if self.name == "planet" and self.root is not None:
+            raise ValueError("the planet is drawn here and has no root; name the data set with --data, or leave it out")
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -57,11 +63,13 @@ class Shape:
     """Tokens that the decoder can see at once."""
 
     def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise ValueError("every size must be at least 1")
         if self.hidden < 32 or self.hidden % 32:
             raise ValueError(f"hidden must be a multiple of 32, the width of a head, not {self.hidden}")
-        if self.kv_heads < 1 or self.hidden // 32 % self.kv_heads:
+        if self.hidden // 32 % self.kv_heads:
             raise ValueError(f"kv_heads must divide the {self.hidden // 32} heads, got {self.kv_heads}")
-        if self.image_size < 1 or self.image_size % (self.patch_size * self.shuffle):
+        if self.image_size % (self.patch_size * self.shuffle):
             raise ValueError(
                 f"image_size must be a multiple of {self.patch_size * self.shuffle}, not {self.image_size}"
             )
@@ -97,6 +105,11 @@ class BaseSettings:
     """Continue from `out`/state; gives the same weights as an uninterrupted run."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.talk, self.validate_every) < 1 or not self.lr > 0:
+            raise ValueError("steps, talk and validate_every must be at least 1, lr above 0")
+        _check_run(self.seed, self.warmup, self.threads)
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,9 @@ class Schedule:
     """CPU threads; None leaves torch's choice."""
     resume: bool = False
     """Continue from the run's folder; gives the same weights as an uninterrupted run."""
+
+    def __post_init__(self) -> None:
+        _check_run(self.seed, self.warmup, self.threads)
 
 
 @dataclass(frozen=True)
@@ -271,3 +287,8 @@ def described(settings: type, above: str = "") -> Iterator[tuple[str, Any, str]]
                 yield inner, getattr(default, inner.rpartition(".")[2]), text
         else:
             yield above + one.name, default, " ".join(texts.get(one.name, []))
+
+
+def _check_run(seed: int, warmup: int, threads: int | None) -> None:
+    if min(seed, warmup) < 0 or (threads is not None and threads < 1):
+        raise ValueError("seed and warmup must be at least 0, threads at least 1")

@@ -158,6 +158,7 @@ def test_embedding_in_a_batch_equals_the_reference_alone(method: str, base_folde
         ({"hard": 0.5, "mine_every": 0}, "mine_every"),
         ({"initial_temperature": 0.0}, "initial_temperature"),
         ({"lr": -1.0}, "lr must be above"),
+        ({"lr": float("nan")}, "lr must be above"),
         ({"schedule": quick(validate_every=0)}, "validate_every"),
         ({"schedule": quick(epochs=0.0)}, "epochs"),
         ({"schedule": quick(batch=1)}, "batch"),

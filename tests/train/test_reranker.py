@@ -137,6 +137,7 @@ def test_a_run_writes_a_peft_folder_that_changes_margins(base_folder: Path, data
         ({"wrong": 0}, "wrong and near"),
         ({"temperature": 0.0}, "temperature above 0"),
         ({"lr": 0.0}, "lr and temperature above 0"),
+        ({"lr": float("nan")}, "lr and temperature above 0"),
         ({"mine_places": 1}, "mine_places"),
     ],
 )
