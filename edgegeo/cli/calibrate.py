@@ -84,6 +84,11 @@ def command(
     kinds = () if moments == "none" else choices(moments, ("trunk", "head", "text", "vision"), "--moments")
     if sum((photos is not None, data is not None, random)) > 1:
         raise InputError("name one of --photos, --data and --random")
+    of_data = {"--data-root": data_root, "--split": split, "--option": option}
+    if data is None and (lost := [name for name, value in of_data.items() if value]):
+        raise InputError(f"{lost[0]} only works with --data NAME")
+    if licence is not None and photos is None and data is None:
+        raise InputError("--licence only works with --photos or --data; what is drawn here has its own")
     from edgegeo.calibration import check_samples, read_manifest, write_manifest
 
     with progress_bar() as progress:

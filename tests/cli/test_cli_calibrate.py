@@ -46,6 +46,8 @@ def test_noise_says_so(tiny_bundle: Path, cli: Any, tmp_path: Path) -> None:
 def test_faults_are_told_before_any_work(tiny_bundle: Path, cli: Any, tmp_path: Path) -> None:
     assert "name one of" in cli("calibrate", "--photos", tmp_path, "--random").refused()
     assert "no folder" in cli("calibrate", tiny_bundle, "--photos", tmp_path / "none").refused()
+    for words in (("--data-root", tmp_path), ("--split", "train"), ("--option", "a=1"), ("--licence", "CC0")):
+        assert f"{words[0]} only works with" in cli("calibrate", tiny_bundle, *words).refused()
     assert "leave those flags out" in cli("calibrate", tiny_bundle, "--random", "--method", "slq").refused()
     assert "--moments takes some of" in cli("calibrate", tiny_bundle, "--moments", "all").refused()
 
