@@ -206,6 +206,18 @@ def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
     that leaves the bundle, or a link. `check_hashes=False` checks sizes only (for many gigabytes on slow storage).
     """
     root = Path(path)
+    try:
+        return _open(root, check_hashes)
+    except OSError as error:
+        raise BundleError(
+            f"{error.filename or root} can't be read ({error.strerror or error}); mend its permissions, or copy the "
+            "bundle again"
+        ) from None
+
+
+def _open(root: Path, check_hashes: bool) -> Bundle:
+    if root.is_file():
+        raise BundleError(f"{root} is a file; a bundle is a folder with {MANIFEST_NAME} in it, name that")
     if not root.is_dir():
         raise BundleError(f"no bundle at {root}; make one with: edgegeo export --int8 -o {root}")
     try:
@@ -213,7 +225,7 @@ def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
         data = json.loads(raw)
     except FileNotFoundError:
         raise BundleError(f"{root} has no {MANIFEST_NAME}: it is not a bundle; make one with edgegeo export") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{root / MANIFEST_NAME} can't be read ({error}); export the bundle again") from None
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -250,6 +262,8 @@ def _check_file(root: Path, name: str, entry: FileEntry, check_hash: bool) -> No
 
 def _check_folders(root: Path, manifest: Manifest) -> None:
     """A graph may name any file below its folder as its weights, so there is none whose hash wasn't checked."""
+    if strange := [part.file for part in manifest.components.values() if part.file not in manifest.files]:
+        raise BundleError(f"{root}: the manifest lists no graph {strange[0]!r:.80}; export the bundle again")
     for folder in {(root / part.file).parent for part in manifest.components.values()}:
         for file in folder.rglob("*"):
             name = file.relative_to(root).as_posix()

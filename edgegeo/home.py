@@ -46,6 +46,6 @@ def find_bundle(named: str | Path | None) -> Path:
         return default_bundle()
     path = Path(named).expanduser()
     at_home = data_home() / "bundles" / path
-    if len(path.parts) == 1 and not path.exists() and at_home.is_dir():
+    if len(path.parts) == 1 and not os.path.exists(path) and os.path.isdir(at_home):
         return at_home
     return path

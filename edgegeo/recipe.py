@@ -8,8 +8,9 @@ from pathlib import Path
 from edgegeo.errors import InputError
 from edgegeo.schema import SchemaFault, parse
 
-DIALECTS = {"cpu": "ort", "tensorrt": "trt"}
-"""Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones."""
+DIALECTS = {"cpu": "ort", "tensorrt": "trt", "tensorrt-modern": "trt-modern"}
+"""Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones, of opset 20 for TensorRT
+10.3 to 11 (JetPack 6 on), of opset 23 for 10.15 to 11 (JetPack 7.2 on)."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8-blocks", "int8", "nf4", "int4")
 """From the finest to the coarsest."""
 EXPLICIT = ("fp32", "fp16", "int8", "int4")
@@ -58,8 +59,8 @@ class Recipe:
     name: str
     """Suffix of the default bundle name."""
     target: str = "cpu"
-    """Where it runs, which chooses the operators: "cpu", or "tensorrt" (standard operators with explicit Q/DQ, compiled
-    on the device by `edgegeo compile`; onnxruntime runs them too, to check them)."""
+    """Where it runs, which chooses the operators: "cpu", or "tensorrt" and "tensorrt-modern" (standard operators with
+    explicit Q/DQ, compiled on the device by `edgegeo compile`; onnxruntime runs them too, to check them)."""
     vision: str = "fp32"
     """Precision of the vision tower's matrices."""
     trunk: str = "fp32"
@@ -107,15 +108,15 @@ class Recipe:
         if not 0.0 <= self.smooth < 1.0:
             raise ValueError(f"smooth must be at least 0 and below 1, not {self.smooth}")
         if self.target not in DIALECTS:
-            raise ValueError(f"target must be {' or '.join(DIALECTS)}, not {self.target!r}")
+            raise ValueError(f"target must be one of {', '.join(DIALECTS)}, not {self.target!r}")
         if wrong := {k: v for k, v in self.layers.items() if v not in PRECISIONS}:
             pattern, value = next(iter(wrong.items()))
             raise ValueError(f"layers.{pattern!r} must be one of {', '.join(PRECISIONS)}, not {value!r}")
-        if self.target == "tensorrt" and (wrong_ones := sorted(self.precisions - set(EXPLICIT))):
+        if self.target != "cpu" and (wrong_ones := sorted(self.precisions - set(EXPLICIT))):
             raise ValueError(f"TensorRT's graphs have {', '.join(EXPLICIT)}, not {wrong_ones[0]}")
-        if self.target == "tensorrt" and (self.kv != "fp32" or (self.rounding == "hqq" and "int4" in self.precisions)):
+        if self.target != "cpu" and (self.kv != "fp32" or (self.rounding == "hqq" and "int4" in self.precisions)):
             raise ValueError("kv and rounding = 'hqq' are for the cpu target; TensorRT's graphs have a cache in fp16")
-        if self.target == "tensorrt" and "int4" in self.precisions and self.block_size < 64:
+        if self.target != "cpu" and "int4" in self.precisions and self.block_size < 64:
             raise ValueError(f"block_size must be 64 or 128 for int4 under TensorRT, not {self.block_size}")
         if self.block_size not in (16, 32, 64, 128, 256):
             raise ValueError(f"block_size must be 16, 32, 64, 128 or 256, not {self.block_size}")

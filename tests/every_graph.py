@@ -1,4 +1,4 @@
-"""Every graph of every family, tiny, in the trt dialect: what a linter and a compiler have to take."""
+"""Every graph of every family, tiny, in the trt dialects: what a linter and a compiler have to take."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,13 +30,13 @@ def family_parts(family: str, folder: Path) -> dict[str, Part]:
     return {kind: Part(kind, kind, one.model, one.family, one.image) for kind in kinds}
 
 
-def part_graph(part: Part, precision: str, ranges: bool = False) -> Graph:
+def part_graph(part: Part, precision: str, ranges: bool = False, dialect: str = "trt") -> Graph:
     """Graph of a component; ranges: activations quantised too, with the same range in every layer."""
     how = Storage(precision, block_size=64)
     if ranges:
-        names = build(part, how, dialect="trt").layer_inputs
+        names = build(part, how, dialect=dialect).layer_inputs
         how = Storage(precision, block_size=64, ranges=dict.fromkeys(names, (-4.0, 4.0)))
-    return build(part, how, dialect="trt")
+    return build(part, how, dialect=dialect)
 
 
 def wide_decoder(kind: str, **changes: Any) -> Any:
@@ -48,8 +48,8 @@ def wide_decoder(kind: str, **changes: Any) -> Any:
     return make_decoder(kind, **{name: value for name, value in own.items() if name != "head_dim"} | changes)
 
 
-def decoder_graphs(kind: str) -> Iterator[tuple[str, Graph]]:
+def decoder_graphs(kind: str, dialect: str = "trt") -> Iterator[tuple[str, Graph]]:
     """(precision, graph) of a wide decoder."""
     model = wide_decoder(kind)
     for precision in PRECISIONS:
-        yield precision, build_trunk(model, Storage(precision, block_size=64), "trt")
+        yield precision, build_trunk(model, Storage(precision, block_size=64), dialect)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 TargetFlag = Annotated[
     str | None,
-    flag("--target", verb="export", help="cpu, or tensorrt: graphs for edgegeo compile.", show_default="cpu"),
-]
+    flag("--target", verb="export", show_default="cpu",
+         help="cpu, or graphs for edgegeo compile: tensorrt (10.3 on, JetPack 6), tensorrt-modern (10.15 on)."),
+]  # fmt: skip
 RecipeFlag = Annotated[Path | None, flag("--recipe", verb="export", help="TOML file with every setting; see export/.")]
 AdapterFlag = Annotated[
     list[str] | None,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgegeo.export.blocks import softmax_attention
+from edgegeo.export.blocks import fused_attention, is_fused, softmax_attention
 from edgegeo.export.decoder_shape import TrunkShape
 from edgegeo.export.graph import FLOAT, MICROSOFT, Graph
 from edgegeo.export.kv_cache import CacheStorage
@@ -133,7 +133,11 @@ class OrtAttention:
 
 
 class TrtAttention:
-    """Standard operators: rotation, Concat with the past, expanded heads, explicit mask, softmax."""
+    """Standard operators: rotation, Concat with the past, expanded heads, explicit mask, softmax.
+
+    In the modern form rotation is one operator, and attention from the expanded heads on another. The cache stays a
+    Concat there: TensorScatter would write it in place, but TensorRT has it only for caches of one fixed length.
+    """
 
     def __init__(self, graph: Graph, text: Any, shape: TrunkShape) -> None:
         self.graph, self.shape = graph, shape
@@ -153,6 +157,9 @@ class TrtAttention:
             }
         self.rows: dict[str, Pair] = {}
         for kind, (cos, sin) in rows.items():
+            if graph.modern:
+                self.rows[kind] = cos, sin
+                continue
             one = graph.node("Unsqueeze", [cos, axis], f"{cos}_rows")
             self.rows[kind] = one, graph.node("Unsqueeze", [sin, axis], f"{sin}_rows")
 
@@ -258,10 +265,13 @@ def grouped_attention(
     key and value (B, kv, T, d).
     """
     scaled = graph.node("Mul", [query, graph.weight(f"{name}.scale", np.array(scale, np.float32))], f"{name}.scaled")
-    turned = graph.node("Transpose", [key], f"{name}.keys", perm=[0, 1, 3, 2])
-    keys = _expanded(graph, turned, [0, shape.heads, shape.head_dim, -1], shape, f"{name}.keys")
-    values = _expanded(graph, value, [0, shape.heads, -1, shape.head_dim], shape, f"{name}.values")
-    attended = softmax_attention(graph, scaled, keys, values, name, mask)
+    if is_fused(graph, shape.head_dim):
+        attended = fused_attention(graph, scaled, key, value, name, mask)
+    else:
+        turned = graph.node("Transpose", [key], f"{name}.keys", perm=[0, 1, 3, 2])
+        keys = _expanded(graph, turned, [0, shape.heads, shape.head_dim, -1], shape, f"{name}.keys")
+        values = _expanded(graph, value, [0, shape.heads, -1, shape.head_dim], shape, f"{name}.values")
+        attended = softmax_attention(graph, scaled, keys, values, name, mask)
     joined = graph.node("Transpose", [attended], f"{name}.joined", perm=[0, 2, 1, 3])
     flat = graph.integers("shape_attended", [0, 0, shape.heads * shape.head_dim])
     return graph.node("Reshape", [joined, flat], name)

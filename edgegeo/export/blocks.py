@@ -1,8 +1,8 @@
 """Norms, activations and full attention: one function each, written in the operators of the graph's dialect.
 
 `ort` takes the contrib operators that are fastest on onnxruntime's CPU provider; `trt` takes standard operators of
-opset <= 20 only, in the portable profile of TensorRT 10.3 to 11. Both run in onnxruntime, so tests compare the two
-with torch. All tensors are float32, and a function that returns one tensor has named it `name`.
+opset <= 20 only, for TensorRT 10.3 to 11, and in its modern form those of opset 23. All run in onnxruntime, so tests
+compare them with torch. All tensors are float32, and a function that returns one tensor has named it `name`.
 """
 
 import numpy as np
@@ -17,6 +17,8 @@ ACTIVATIONS = {
     "gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick",
 }  # fmt: skip
 """Activation names of transformers -> kinds of `activation`."""
+FUSED_HEADS = range(16, 257, 8)
+"""Sizes of a head that TensorRT's Attention has float16 kernels for, unpadded (TensorRT-RTX 1.7)."""
 
 
 def layer_norm(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, epsilon: float) -> str:
@@ -50,6 +52,8 @@ def rms_norm(graph: Graph, x: str, gamma: Array, name: str, epsilon: float) -> s
         return graph.node(
             "SimplifiedLayerNormalization", [x, weight], name, axis=-1, epsilon=epsilon, stash_type=1
         )  # fmt: skip
+    if graph.modern:
+        return graph.node("RMSNormalization", [x, weight], name, axis=-1, epsilon=epsilon)
     square = graph.node("Mul", [x, x], f"{name}.square")
     mean = graph.node("ReduceMean", [square, graph.integers("axis_last", [-1])], f"{name}.mean", keepdims=1)
     shifted = graph.node("Add", [mean, _scalar(graph, f"{name}.epsilon", epsilon)], f"{name}.variance")
@@ -99,18 +103,20 @@ def _sigmoid_gate(graph: Graph, x: str, name: str, alpha: float) -> str:
 
 
 def full_attention(
-    graph: Graph, query: str, key: str, value: str, name: str, heads: int, scale: float, bias: str = ""
-) -> str:  # fmt: skip
+    graph: Graph, query: str, key: str, value: str, name: str, heads: int, head_dim: int, scale: float, bias: str = ""
+) -> str:
     """Attention of every position to every other, as vision towers have it.
 
-    query (B, S, heads * d), key and value (B, T, heads * d) -> (B, S, heads * d). bias "" or a tensor
-    (B or 1, heads or 1, S, T) that is added to the scores: 0 where allowed, very negative where not.
+    query (B, S, heads * head_dim), key and value (B, T, heads * head_dim) -> (B, S, heads * head_dim). bias "" or a
+    tensor (B or 1, heads or 1, S, T) that is added to the scores: 0 where allowed, very negative where not.
     """
     if graph.dialect == "ort":
         inputs = [query, key, value, *(["", "", bias] if bias else [])]
         return graph.node("MultiHeadAttention", inputs, name, MICROSOFT, num_heads=heads, scale=scale)
     split = graph.integers(f"shape_{heads}_heads", [0, 0, heads, -1])
-    parts = {"query": (query, [0, 2, 1, 3]), "key": (key, [0, 2, 3, 1]), "value": (value, [0, 2, 1, 3])}
+    fused = is_fused(graph, head_dim)
+    parts = {"query": (query, [0, 2, 1, 3]), "key": (key, [0, 2, 1, 3] if fused else [0, 2, 3, 1]),
+             "value": (value, [0, 2, 1, 3])}  # fmt: skip
     apart: dict[str, str] = {}
     for part, (x, order) in parts.items():
         shaped = graph.node("Reshape", [x, split], f"{name}.{part}_shaped")
@@ -119,9 +125,27 @@ def full_attention(
     key, value = apart["key"], apart["value"]
     if graph.attention != FLOAT:
         key, value, bias = graph.in_half(key), graph.in_half(value), graph.in_half(bias) if bias else ""
-    attended = softmax_attention(graph, scaled, key, value, name, bias)
+    attend = fused_attention if fused else softmax_attention
+    attended = attend(graph, scaled, key, value, name, bias)
     joined = graph.node("Transpose", [attended], f"{name}.joined", perm=[0, 2, 1, 3])
     return graph.node("Reshape", [joined, graph.integers("shape_joined", [0, 0, -1])], name)
+
+
+def is_fused(graph: Graph, head_dim: int) -> bool:
+    """Whether attention over heads of this size is the Attention operator, which has kernels in float16 only."""
+    return graph.modern and graph.attention != FLOAT and head_dim in FUSED_HEADS
+
+
+def fused_attention(graph: Graph, query: str, key: str, value: str, name: str, bias: str) -> str:
+    """softmax(query key^T + bias) value as one operator, where `is_fused`.
+
+    query (B, N, S, d) float32 already scaled, key and value (B, K, T, d) float16, of which each head stands for N / K
+    heads of the query -> (B, N, S, d) float32. bias: float16, or "".
+    """
+    inputs = [graph.in_half(query), key, value, *([bias] if bias else [])]
+    # The operator would multiply queries and keys by sqrt(scale) each; keys lie in the cache and are many.
+    attended = graph.node("Attention", inputs, f"{name}.fused", scale=1.0)
+    return graph.node("Cast", [attended], f"{name}.fused_wide", to=FLOAT)
 
 
 def softmax_attention(graph: Graph, query: str, key: str, value: str, name: str, bias: str) -> str:

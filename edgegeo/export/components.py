@@ -122,7 +122,7 @@ def write(part: Part, recipe: Recipe, folder: Path, ranges: Ranges | None = None
         graph = build(part, how, recipe.embeddings, DIALECTS[recipe.target])
     graph.save(folder / file)
     if graph.dialect == "trt":
-        lint.require(folder / file)
+        lint.require(folder / file, recipe.target)
     used = {name: how.of(name) for name in graph.layer_inputs}
     coarsest = max(used.values(), key=PRECISIONS.index, default=how.precision)
     output = "image_embeds" if part.family.text and part.kind == "vision" else ""

@@ -70,4 +70,5 @@ def feed_forward(graph: Graph, x: str, mlp: Any, config: Any, name: str, storage
 
 def _attention(graph: Graph, module: Any, x: str, name: str, storage: Storage, bias: str) -> str:
     query, key, value = (dense(graph, x, getattr(module, f"{part}_proj"), f"{name}.{part}", storage) for part in "qkv")
-    return full_attention(graph, query, key, value, name, module.num_heads, float(module.scale), bias)
+    heads, size = module.num_heads, module.head_dim
+    return full_attention(graph, query, key, value, name, heads, size, float(module.scale), bias)

@@ -1,7 +1,8 @@
 """A thin ONNX graph builder: names, initialisers, nodes, and one place that saves.
 
 Two dialects: `ort` is opset 21 plus com.microsoft contrib operators, loadable by onnxruntime >= 1.23; `trt` is
-opset 20 without contrib operators, 21 only where a 4-bit weight needs it, loadable by TensorRT >= 10.3.
+opset 20 without contrib operators, 21 only where a 4-bit weight needs it, loadable by TensorRT >= 10.3. `trt-modern`
+is trt at opset 23 with the operators for transformers that came with it, loadable by TensorRT >= 10.15.
 
 Large graphs never stand in memory: under `weights_to` an initialiser goes to the data file as it is added.
 """
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 MICROSOFT = "com.microsoft"
-OPSETS = {"ort": 21, "trt": 20}
-IR_VERSIONS = {20: 9, 21: 10}
+OPSETS = {"ort": 21, "trt": 20, "trt-modern": 23}
+IR_VERSIONS = {20: 9, 21: 10, 23: 11}
 """The ONNX release of an opset reads up to this file version."""
 EXTERNAL_DATA_FROM_BYTES = 1 << 20
 """Graphs with more weight than this keep it in a `<file>_data` beside them, which onnxruntime maps into memory."""
@@ -80,8 +81,10 @@ class Graph:
         if dialect not in OPSETS:
             raise ValueError(f"unknown dialect {dialect!r}; use {' or '.join(OPSETS)}")
         self.name = name
-        self.dialect = dialect
-        self.attention = HALF if dialect == "trt" and precision != "fp32" else FLOAT
+        self.modern = dialect == "trt-modern"
+        """Whether attention, rotation and RMS norms are operators of their own, beside standard ones."""
+        self.dialect = "trt" if self.modern else dialect
+        self.attention = HALF if self.dialect == "trt" and precision != "fp32" else FLOAT
         """What attention computes in and the KV cache holds: HALF or FLOAT."""
         self._halves: dict[str, str] = {}
         self._opset = OPSETS[dialect]

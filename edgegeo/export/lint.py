@@ -12,14 +12,14 @@ from typing import Any
 
 from edgegeo.errors import BundleError, InputError, VerificationError
 from edgegeo.export.lint_graph import LintGraph
-from edgegeo.export.lint_rules import EIGHT_BIT_FLOAT, MODERN, PORTABLE, RULES, TYPES, Profile
+from edgegeo.export.lint_rules import EIGHT_BIT_FLOAT, MODERN, PORTABLE, RULES, TYPES, Subset
 
-PROFILES = {
-    "jetpack6": Profile("jetpack6", "TensorRT 10.3", 20, PORTABLE, TYPES),
-    "modern": Profile("modern", "TensorRT 10.15", 24, MODERN, TYPES | EIGHT_BIT_FLOAT),
+SUBSETS = {
+    "tensorrt": Subset("TensorRT 10.3", 20, PORTABLE, TYPES),
+    "tensorrt-modern": Subset("TensorRT 10.15", 24, MODERN, TYPES | EIGHT_BIT_FLOAT),
 }
-"""jetpack6: everything from TensorRT 10.3 on, which is JetPack 6; modern: 10.15 on."""
-PORTABLE_PROFILE = "jetpack6"
+"""By target, as in a recipe: everything from TensorRT 10.3 on, which is JetPack 6, or from 10.15 on."""
+PORTABLE_TARGET = "tensorrt"
 SHOWN = 3
 """Violations that an error quotes."""
 
@@ -38,18 +38,24 @@ class Violation:
         return f"[{self.rule}] {self.node}: {self.found}; {self.remedy}"
 
 
-def lint_model(model: Any, profile: str = PORTABLE_PROFILE, folder: Path | None = None) -> tuple[Violation, ...]:
-    """Violations of a ModelProto, by rule; folder: where its external data lies. InputError: an unknown profile."""
-    if profile not in PROFILES:
-        raise InputError(f"unknown profile '{profile}'; use one of {', '.join(PROFILES)}")
-    graph, against = LintGraph(model, folder), PROFILES[profile]
+def subset_of(target: str) -> Subset:
+    """What may stand in graphs of a target; InputError for one that TensorRT has no part in."""
+    if target not in SUBSETS:
+        raise InputError(f"the linter knows no target '{target}'; use {' or '.join(SUBSETS)}")
+    return SUBSETS[target]
+
+
+def lint_model(model: Any, target: str = PORTABLE_TARGET, folder: Path | None = None) -> tuple[Violation, ...]:
+    """Violations of a ModelProto, by rule; folder: where its external data lies. InputError: an unknown target."""
+    against = subset_of(target)
+    graph = LintGraph(model, folder)
     found = [
         Violation(rule.name, node, fault, rule.remedy) for rule in RULES for node, fault in rule.check(graph, against)
     ]
     return tuple(dict.fromkeys(found))
 
 
-def lint_file(file: Path, profile: str = PORTABLE_PROFILE) -> tuple[Violation, ...]:
+def lint_file(file: Path, target: str = PORTABLE_TARGET) -> tuple[Violation, ...]:
     """`lint_model` of a file, whose large weights are not read; BundleError for one that is no ONNX graph."""
     import onnx
 
@@ -62,7 +68,7 @@ def lint_file(file: Path, profile: str = PORTABLE_PROFILE) -> tuple[Violation, .
     except Exception as error:  # protobuf's decoder and onnx's checker raise their own classes
         text = " ".join(str(error).split())[:200]
         raise BundleError(f"{file} is no valid ONNX graph ({text}); export it again") from None
-    return lint_model(model, profile, file.parent)
+    return lint_model(model, target, file.parent)
 
 
 @contextmanager
@@ -77,9 +83,9 @@ def _unknown_operators() -> Iterator[None]:
             raise
 
 
-def require(file: Path, profile: str = PORTABLE_PROFILE) -> None:
+def require(file: Path, target: str = PORTABLE_TARGET) -> None:
     """VerificationError naming rules and nodes that a written graph breaks."""
-    found = lint_file(file, profile)
+    found = lint_file(file, target)
     if found:
         more = f", and {len(found) - SHOWN} more (edgegeo lint)" if len(found) > SHOWN else ""
         raise VerificationError(

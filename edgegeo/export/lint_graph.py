@@ -28,7 +28,10 @@ class LintGraph:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.readers.setdefault(name, []).append(node)
-        self.types = _types(model)
+        values = _values(model)
+        self.types = {name: value.elem_type for name, value in values.items()}
+        self.types |= {name: tensor.data_type for name, tensor in self.constants.items()}
+        self._values = values
 
     def of(self, *operators: str) -> Iterator[NodeProto]:
         """Nodes of some operators."""
@@ -41,6 +44,11 @@ class LintGraph:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a constant."""
         return tuple(self.constants[name].dims)
+
+    def size(self, name: str, axis: int = -1) -> int:
+        """Size of an axis of a tensor; 0 where it is free, or onnx can't tell."""
+        dims = self._values[name].shape.dim if name in self._values else ()
+        return int(dims[axis].dim_value) if dims else 0
 
     def value(self, name: str) -> NDArray[Any] | None:
         """A constant's value; None for what is computed or can't be read."""
@@ -71,11 +79,10 @@ def type_name(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind)).lower()
 
 
-def _types(model: Any) -> dict[str, int]:
-    """Element type of every tensor that onnx can tell: of a graph with operators it does not know, little."""
+def _values(model: Any) -> dict[str, Any]:
+    """Type and shape of every tensor that onnx can tell: of a graph with operators it does not know, little."""
     try:
         graph = shape_inference.infer_shapes(model).graph
     except shape_inference.InferenceError:
         graph = model.graph
-    found = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
-    return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from edgegeo.export.blocks import FUSED_HEADS
 from edgegeo.export.explicit import TRT_BLOCKS
 from edgegeo.export.lint_graph import GEMMS, LintGraph, attribute, optional_input, type_name
 
 Fault = tuple[str, str]
 """Node or tensor, and what is wrong with it."""
-Check = Callable[[LintGraph, "Profile"], Iterator[Fault]]
+Check = Callable[[LintGraph, "Subset"], Iterator[Fault]]
 
 PORTABLE = frozenset(
     """
@@ -35,16 +36,16 @@ TYPES = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT64, TensorProto.INT32,
      TensorProto.INT8, TensorProto.INT4, TensorProto.BOOL, TensorProto.UINT8}
 )  # fmt: skip
-"""Types of tensors that both profiles have; `unsigned` says where uint8 may not stand."""
+"""Types of tensors that all versions have; `unsigned` says where uint8 may not stand."""
 EIGHT_BIT_FLOAT = frozenset({TensorProto.FLOAT8E4M3FN})
 
 
 @dataclass(frozen=True)
-class Profile:
+class Subset:
     """What a range of TensorRT versions takes."""
 
-    name: str
     covers: str
+    """The oldest version."""
     opset: int
     """Newest opset of a graph without 4-bit weights; those need 21 everywhere."""
     operators: frozenset[str]
@@ -60,33 +61,33 @@ class Rule:
     check: Check
 
 
-def operators(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def operators(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Only operators that the parser has."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
             yield node.name, f"{node.op_type} of {node.domain}"
-        elif node.op_type not in profile.operators:
+        elif node.op_type not in subset.operators:
             yield node.name, node.op_type
 
 
-def opset(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def opset(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Not newer than the parser knows."""
     four_bits = any(tensor.data_type == TensorProto.INT4 for tensor in graph.constants.values())
-    most = max(profile.opset, 21) if four_bits else profile.opset
+    most = max(subset.opset, 21) if four_bits else subset.opset
     if (found := graph.opsets.get("ai.onnx", 0)) > most:
-        yield "the graph", f"opset {found}, {profile.covers} reads up to {most}"
+        yield "the graph", f"opset {found}, {subset.covers} reads up to {most}"
 
 
-def types(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def types(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """No tensor of a type that TensorRT does not have."""
     for name, kind in graph.types.items():
-        if kind and kind not in profile.types:
+        if kind and kind not in subset.types:
             yield name, type_name(kind)
 
 
-def unsigned(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def unsigned(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Quantised tensors are int8, INT4 or, where it is known, FP8."""
-    signed = {TensorProto.INT8, TensorProto.INT4, *(EIGHT_BIT_FLOAT & profile.types)}
+    signed = {TensorProto.INT8, TensorProto.INT4, *(EIGHT_BIT_FLOAT & subset.types)}
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         name = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
         kind = graph.types.get(name, 0)
@@ -94,7 +95,7 @@ def unsigned(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, f"quantised to {type_name(kind)}"
 
 
-def zero_points(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def zero_points(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Quantisation is symmetric."""
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         if name := optional_input(node, 2):
@@ -103,14 +104,14 @@ def zero_points(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
                 yield node.name, "its zero point is computed" if value is None else "its zero point is not 0"
 
 
-def integer_bias(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def integer_bias(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Biases are not quantised."""
     for node in graph.of("DequantizeLinear"):
         if graph.types.get(node.input[0]) == TensorProto.INT32:
             yield node.name, "an int32 bias"
 
 
-def scales(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def scales(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Scales are constants, finite and above 0."""
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         value = graph.value(node.input[1])
@@ -120,7 +121,7 @@ def scales(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, f"its scale goes down to {float(value.min()):g}"
 
 
-def scale_types(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def scale_types(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Scales are float16: their type is what the product is computed in."""
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         kind = graph.types.get(node.input[1], 0)
@@ -130,7 +131,7 @@ def scale_types(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, f"float16 scales need opset 19, the graph has {graph.opsets.get('ai.onnx', 0)}"
 
 
-def activation_scales(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def activation_scales(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Activations have one scale a tensor."""
     for node in graph.of("QuantizeLinear"):
         value = graph.value(node.input[1])
@@ -138,7 +139,7 @@ def activation_scales(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, f"{value.size} scales for an activation"
 
 
-def column_scales(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def column_scales(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """int8 weights have one scale an output channel: along the last axis of a MatMul, the first of a Conv."""
     for node in graph.of("DequantizeLinear"):
         if not graph.is_weight(node) or graph.types.get(node.input[0]) != TensorProto.INT8:
@@ -151,7 +152,7 @@ def column_scales(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
                 yield node.name, f"{scale.size} scales along axis {given} of {dims}, read by a {reader.op_type}"
 
 
-def four_bit_blocks(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def four_bit_blocks(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """INT4 weights (K, N): blocks of 64 or 128 along axis 0, N even."""
     for node in graph.of("DequantizeLinear"):
         if graph.types.get(node.input[0]) not in (TensorProto.INT4, TensorProto.UINT4) or not graph.is_weight(node):
@@ -167,7 +168,7 @@ def four_bit_blocks(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, "4-bit weights with zero points"
 
 
-def eight_bit_blocks(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def eight_bit_blocks(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """int8 has no blocks."""
     for node in graph.of("DequantizeLinear", "QuantizeLinear"):
         if attribute(node, "block_size", 0) and graph.types.get(node.input[0]) not in (
@@ -176,7 +177,7 @@ def eight_bit_blocks(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, f"8-bit blocks of {attribute(node, 'block_size', 0)}"
 
 
-def beside_the_product(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def beside_the_product(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Nothing stands between Q, DQ and the product: TensorRT fuses them only side by side (TensorRT issue 4832)."""
     for node in graph.of("QuantizeLinear"):
         others = [r.op_type for r in graph.readers.get(node.output[0], []) if r.op_type != "DequantizeLinear"]
@@ -191,7 +192,7 @@ def beside_the_product(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, f"reads a {_writer_of(graph, node.input[0]) or 'graph input'} instead of a QuantizeLinear"
 
 
-def float_attention(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def float_attention(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """Products of two activations are not quantised: in int8 a ViT's attention is slower and loses most."""
     for node in graph.of("MatMul"):
         sides = [graph.writer.get(name) for name in node.input]
@@ -202,8 +203,11 @@ def float_attention(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, "a product of two activations is quantised"
 
 
-def half_attention(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
-    """Where most matrices are not fp32, softmax and its products are float16: fused attention exists for that only."""
+def half_attention(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
+    """Attention, and softmax where most matrices are not fp32, are float16: fused kernels exist for that only."""
+    for node in graph.of("Attention"):
+        if graph.types.get(node.input[0]) == TensorProto.FLOAT:
+            yield node.name, "Attention in float32, which has no kernel"
     multiplied = [
         graph.types.get(name) for node in graph.of("MatMul") for name in node.input if name in graph.constants
     ]
@@ -215,16 +219,27 @@ def half_attention(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, "softmax in float32"
 
 
-def one_type(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def head_sizes(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
+    """The Attention operator has kernels for heads of multiples of 8 from 16 to 256; others are padded or refused."""
+    for node in graph.of("Attention"):
+        # Keys are (B, heads, T, size), or (B, T, heads x size) where the operator is told how many heads there are.
+        size = graph.size(node.input[1]) // attribute(node, "kv_num_heads", 1)
+        if size and size not in FUSED_HEADS:
+            yield node.name, f"Attention over heads of {size}"
+
+
+def one_type(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """In a strongly typed network both sides of a product or a sum have one type; nothing is cast in silence."""
-    for node in graph.of("MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "Concat"):
-        kinds = dict.fromkeys(kind for name in node.input if (kind := graph.types.get(name, 0)))
+    for node in graph.of("MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "Concat", "Attention", "RotaryEmbedding"):
+        # The fourth inputs of Attention and RotaryEmbedding, a mask and positions, may be of other types.
+        names = list(node.input)[:3] if node.op_type in ("Attention", "RotaryEmbedding") else node.input
+        kinds = dict.fromkeys(kind for name in names if (kind := graph.types.get(name, 0)))
         if len(kinds) > 1:
             yield node.name, f"{node.op_type} of {' and '.join(map(type_name, kinds))}"
 
 
-def attention_caches(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
-    """The Attention operator without past, present or soft-capping."""
+def attention_caches(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
+    """The Attention operator without past, present, soft-capping or a precision of its own."""
     for node in graph.of("Attention"):
         past = [name for place in (4, 5) if (name := optional_input(node, place))]
         present = [name for name in list(node.output)[1:] if name]
@@ -232,9 +247,25 @@ def attention_caches(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
             yield node.name, "Attention with past or present"
         if attribute(node, "softcap", 0.0):
             yield node.name, "Attention with soft-capping"
+        if attribute(node, "softmax_precision"):
+            yield node.name, "Attention with softmax_precision"
 
 
-def resizing(graph: LintGraph, profile: Profile) -> Iterator[Fault]:
+def scattered_caches(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
+    """TensorScatter writes in place: from an input of fixed length to an output of the graph, never around the end."""
+    inputs, outputs = ({value.name for value in values} for values in (graph.inputs, graph.outputs))
+    for node in graph.of("TensorScatter"):
+        if node.input[0] not in inputs:
+            yield node.name, f"its cache {node.input[0]} is no input of the graph"
+        elif not graph.size(node.input[0], attribute(node, "axis", -2)):
+            yield node.name, f"its cache {node.input[0]} is of free length"
+        if node.output[0] not in outputs:
+            yield node.name, f"its result {node.output[0]} is no output of the graph"
+        if (mode := attribute(node, "mode", b"linear").decode()) != "linear":
+            yield node.name, f"TensorScatter in mode {mode}"
+
+
+def resizing(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
     """No antialiased Resize."""
     for node in graph.of("Resize"):
         if attribute(node, "antialias", 0):
@@ -256,7 +287,7 @@ def _writer_of(graph: LintGraph, name: str) -> str:
 
 RULES = (
     Rule("operator", "write it in standard operators, as edgegeo.export.blocks does", operators),
-    Rule("opset", "export for the older opset, or lint for the profile modern", opset),
+    Rule("opset", "export with --target tensorrt, or lint for --target tensorrt-modern", opset),
     Rule("type", "cast it, or export at another precision", types),
     Rule("signed", "quantise to int8 or INT4", unsigned),
     Rule("zero-point", "quantise symmetrically, around 0", zero_points),
@@ -270,7 +301,13 @@ RULES = (
     Rule("adjacent", "put Q and DQ directly before the product they belong to", beside_the_product),
     Rule("attention-int8", "leave attention unquantised", float_attention),
     Rule("attention-half", "compute attention in float16", half_attention),
+    Rule("attention-heads", "write attention over such heads in standard operators", head_sizes),
     Rule("one-type", "cast one side", one_type),
     Rule("attention-cache", "write attention with a cache in standard operators", attention_caches),
+    Rule(
+        "cache-scatter",
+        "make the cache an input of fixed length and an output, or join it by Concat",
+        scattered_caches,
+    ),
     Rule("resize", "resize before the graph", resizing),
 )

@@ -57,8 +57,13 @@ def rows_of_grids(graph: Graph, table: Pair, shape: TrunkShape) -> Pair:
 
 
 def rotate(graph: Graph, x: str, rows: Pair, name: str) -> str:
-    """Rotate x (B, N, S, d) by rows (B, 1, S, d / 2) in standard operators: halves, not interleaved pairs."""
+    """Rotate x (B, N, S, d) by rows (B, 1, S, d / 2) in standard operators: halves, not interleaved pairs.
+
+    In the modern form the operator does it, by rows (B, S, d / 2).
+    """
     cos, sin = rows
+    if graph.modern:
+        return graph.node("RotaryEmbedding", [x, cos, sin], f"{name}.rotated")
     left, right = f"{name}.left", f"{name}.right"
     graph.node("Split", [x], [left, right], axis=-1, num_outputs=2)
     parts = {}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgegeo.bundle import Bundle, open_bundle
 from edgegeo.errors import BundleError, DeviceError
+from edgegeo.recipe import DIALECTS
 from edgegeo.runtime.image import Source, open_image
 from edgegeo.runtime.pictures import ImageTokens, Instead, Picture, prepare_picture
 from edgegeo.runtime.rope import rope_positions
@@ -232,11 +233,11 @@ def _rope(rows: Sequence[Sequence[int | tuple[int, int]]], extra: int, width: in
 def _provider_for(bundle: Bundle, provider: str) -> str:
     """The device to use; operators of a CPU bundle have no CUDA kernels and would run on the CPU unseen."""
     manifest = bundle.manifest
-    if manifest.dialect not in ("ort", "trt"):
+    if manifest.dialect not in DIALECTS.values():
         raise BundleError(
             f"{bundle.path} is of the dialect '{manifest.dialect}', which this edgegeo can't run; update it"
         )
-    if provider == "auto" and manifest.dialect == "trt":
+    if provider == "auto" and manifest.dialect != "ort":
         from edgegeo.runtime.engines.compiling import has_engines
 
         return "tensorrt" if has_engines(bundle, list(manifest.components)) else choose_provider("cpu")
@@ -244,7 +245,7 @@ def _provider_for(bundle: Bundle, provider: str) -> str:
         return choose_provider("cpu")
     chosen = choose_provider(provider)
     # Graphs for TensorRT are standard operators: onnxruntime runs them too, slower, to check what they compute.
-    if chosen != "cpu" and manifest.dialect != "trt":
+    if chosen != "cpu" and manifest.dialect == "ort":
         raise DeviceError(
             f"{bundle.path} was built for {manifest.target}; use --provider cpu, or export it with --target tensorrt"
         )

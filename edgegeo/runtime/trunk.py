@@ -81,7 +81,7 @@ class Trunk:
     def cache(self, batch: int, capacity: int) -> "KVCache | GrowingCache":
         """KV buffers for `batch` rows of up to `capacity` positions each."""
         self.check_length(capacity)
-        if self.dialect == "trt":
+        if self.dialect != "ort":
             from edgegeo.runtime.engines.cache import EngineCache
             from edgegeo.runtime.engines.session import EngineSession
             from edgegeo.runtime.growing import GrowingCache

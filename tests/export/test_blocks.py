@@ -1,4 +1,4 @@
-"""Every block in both dialects against torch, and the trt dialect's promise of standard operators."""
+"""Every block in every dialect against torch, and the trt dialect's promise of standard operators."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 from edgegeo.export import blocks
 from edgegeo.export.graph import FLOAT, Graph
 
-DIALECTS = pytest.mark.parametrize("dialect", ["ort", "trt"])
+DIALECTS = pytest.mark.parametrize("dialect", ["ort", "trt", "trt-modern"])
 RNG = np.random.default_rng(5)
 EXACT = 2e-6
 
@@ -29,7 +29,7 @@ def run(dialect: str, feeds: dict[str, np.ndarray], emit: Callable[[Graph], Any]
     for name in outputs:
         graph.output(name, FLOAT, [f"{name}_{i}" for i in range(rank)])
     model = graph.model()
-    if dialect == "trt":
+    if dialect != "ort":
         assert {node.domain for node in model.graph.node} == {""}
         assert not {node.op_type for node in model.graph.node} & {"SimplifiedLayerNormalization"}
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -113,7 +113,7 @@ def test_full_attention(dialect: str, rows: tuple[int, ...]) -> None:
         bias = torch.from_numpy(feeds["bias"])
     parts = [torch.from_numpy(feeds[n]).view(2, 9, 4, 8).transpose(1, 2) for n in ("query", "key", "value")]
     expected = functional.scaled_dot_product_attention(*parts, attn_mask=bias, scale=0.3).transpose(1, 2)
-    names: Any = ("query", "key", "value", "y", 4, 0.3, "bias" if rows else "")
+    names: Any = ("query", "key", "value", "y", 4, 8, 0.3, "bias" if rows else "")
     got = run(dialect, feeds, lambda g: blocks.full_attention(g, *names))[0]
     np.testing.assert_allclose(got, expected.reshape(2, 9, 32).numpy(), atol=5e-6)
 
@@ -123,5 +123,5 @@ def test_full_attention_across_lengths(dialect: str) -> None:
     feeds = {"query": noise(1, 3, 16), "key": noise(1, 7, 16), "value": noise(1, 7, 16)}
     parts = [torch.from_numpy(v).view(1, -1, 2, 8).transpose(1, 2) for v in feeds.values()]
     expected = functional.scaled_dot_product_attention(*parts, scale=0.5).transpose(1, 2).reshape(1, 3, 16)
-    got = run(dialect, feeds, lambda g: blocks.full_attention(g, "query", "key", "value", "y", 2, 0.5))[0]
+    got = run(dialect, feeds, lambda g: blocks.full_attention(g, "query", "key", "value", "y", 2, 8, 0.5))[0]
     np.testing.assert_allclose(got, expected.numpy(), atol=5e-6)

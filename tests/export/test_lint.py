@@ -14,8 +14,9 @@ from edgegeo.errors import BundleError, InputError, VerificationError
 from edgegeo.export import lint
 from edgegeo.export.graph import FLOAT, Graph
 from edgegeo.export.linear import Storage, linear
-from edgegeo.export.lint import PROFILES, lint_file, lint_model
+from edgegeo.export.lint import SUBSETS, lint_file, lint_model
 from edgegeo.export.lint_rules import RULES
+from edgegeo.recipe import DIALECTS
 
 RNG = np.random.default_rng(2)
 
@@ -26,7 +27,9 @@ def test_every_graph_of_every_family_passes(family: str, tmp_path: Path) -> None
         for precision in PRECISIONS:
             model = part_graph(part, precision, ranges=precision == "int8").model()
             assert lint_model(model) == (), (part.kind, precision)
-            assert lint_model(model, "modern") == ()
+            modern = part_graph(part, precision, ranges=precision == "int8", dialect="trt-modern").model()
+            for one in (model, modern):
+                assert lint_model(one, "tensorrt-modern") == (), (part.kind, precision)
 
 
 def clean(precision: str = "int8", opset: int = 0) -> Any:
@@ -192,6 +195,70 @@ def capped_attention(model: Any) -> None:
     set_attribute(model, "a", "softcap", 30.0)
 
 
+def fused(model: Any, size: int = 16, kind: int = TensorProto.FLOAT16) -> None:
+    """Attention as the modern form writes it, over a cache that TensorScatter writes."""
+    dims = ["batch", 2, "rows", size]
+    for name in ("q", "k", "v"):
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, dims))
+    model.graph.input.append(helper.make_tensor_value_info("past", kind, ["batch", 2, 64, size]))
+    for name, shape in (("a", dims), ("present", ["batch", 2, 64, size])):
+        model.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+    model.graph.node.append(helper.make_node("Attention", ["q", "k", "v"], ["a"], name="a", scale=1.0))
+    model.graph.node.append(helper.make_node("TensorScatter", ["past", "k"], ["present"], name="write", axis=2))
+    model.opset_import[0].version = 24
+    model.ir_version = 13
+
+
+def wide_attention(model: Any) -> None:
+    fused(model, kind=FLOAT)
+
+
+def odd_heads(model: Any) -> None:
+    fused(model, size=20)
+
+
+def odd_heads_together(model: Any) -> None:
+    fused(model, size=40)
+    for name in ("q_num_heads", "kv_num_heads"):
+        set_attribute(model, "a", name, 2)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name in "qkva":
+            del value.type.tensor_type.shape.dim[1]
+
+
+def precise_softmax(model: Any) -> None:
+    fused(model)
+    set_attribute(model, "a", "softmax_precision", 1)
+
+
+def half_values(model: Any) -> None:
+    fused(model)
+    node(model, "a").input[2] = "x"
+
+
+def inner_cache(model: Any) -> None:
+    fused(model)
+    model.graph.node.insert(0, helper.make_node("Neg", ["past"], ["minus"], name="minus"))
+    node(model, "write").input[0] = "minus"
+
+
+def inner_result(model: Any) -> None:
+    fused(model)
+    model.graph.node.append(helper.make_node("Neg", ["present"], ["minus"], name="minus"))
+    model.graph.output[-1].name = "minus"
+
+
+def free_cache(model: Any) -> None:
+    fused(model)
+    dim = next(value for value in model.graph.input if value.name == "past").type.tensor_type.shape.dim[2]
+    dim.dim_param = "length"
+
+
+def circular(model: Any) -> None:
+    fused(model)
+    set_attribute(model, "write", "mode", "circular")
+
+
 def antialiased(model: Any) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2], np.float32), "factors"))
     made = helper.make_node("Resize", ["x", "", "factors"], ["r"], name="r", mode="linear", antialias=1)
@@ -229,6 +296,20 @@ CASES: list[tuple[str, str, Break, str, str]] = [
 ]
 
 
+MODERN_CASES: list[tuple[str, Break, str, str]] = [
+    ("attention-half", wide_attention, "a", "float32, which has no kernel"),
+    ("attention-heads", odd_heads, "a", "heads of 20"),
+    ("attention-heads", odd_heads_together, "a", "heads of 20"),
+    ("attention-cache", cached_attention, "a", "past or present"),
+    ("attention-cache", precise_softmax, "a", "softmax_precision"),
+    ("one-type", half_values, "a", "Attention of float16 and float"),
+    ("cache-scatter", inner_cache, "write", "its cache minus is no input"),
+    ("cache-scatter", inner_result, "write", "its result present is no output"),
+    ("cache-scatter", free_cache, "write", "of free length"),
+    ("cache-scatter", circular, "write", "mode circular"),
+]
+
+
 @pytest.mark.parametrize(
     ("rule", "precision", "spoil", "name", "found"), CASES, ids=lambda one: getattr(one, "__name__", "")
 )
@@ -241,19 +322,28 @@ def test_a_graph_that_breaks_a_rule(rule: str, precision: str, spoil: Break, nam
 
 
 def test_every_rule_has_such_a_graph() -> None:
-    assert {rule.name for rule in RULES} == {case[0] for case in CASES}
+    assert {rule.name for rule in RULES} == {case[0] for case in (*CASES, *MODERN_CASES)}
     assert all(rule.remedy and rule.check.__doc__ for rule in RULES)
 
 
-def test_the_modern_profile_takes_newer_operators() -> None:
+@pytest.mark.parametrize(("rule", "spoil", "name", "found"), MODERN_CASES, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_modern_graph_that_breaks_a_rule(rule: str, spoil: Break, name: str, found: str) -> None:
     model = clean()
-    capped_attention(model)
-    set_attribute(model, "a", "softcap", 0.0)
+    spoil(model)
+    told = lint_model(model, "tensorrt-modern")
+    assert {one.rule for one in told} == {rule}
+    assert [one for one in told if one.node == name and found in one.found], told
+
+
+def test_the_modern_target_takes_newer_operators() -> None:
+    model = clean()
+    fused(model)
     assert {one.rule for one in lint_model(model)} == {"operator", "opset"}
-    assert lint_model(model, "modern") == ()
-    with pytest.raises(InputError, match="unknown profile 'orin'; use one of jetpack6, modern"):
-        lint_model(model, "orin")
-    assert set(PROFILES) == {"jetpack6", "modern"}
+    assert lint_model(model, "tensorrt-modern") == ()
+    for target in ("orin", "cpu"):
+        with pytest.raises(InputError, match=f"knows no target '{target}'; use tensorrt or tensorrt-modern"):
+            lint_model(model, target)
+    assert set(SUBSETS) == {target for target, dialect in DIALECTS.items() if dialect != "ort"}
 
 
 def test_files_with_their_weights_beside_them(tmp_path: Path) -> None:

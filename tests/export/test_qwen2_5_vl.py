@@ -51,7 +51,7 @@ def both(model: Any, session: ort.InferenceSession, grid: tuple[int, int]) -> tu
     return np.asarray(ours), torch.cat(made.pooler_output).numpy()
 
 
-@pytest.mark.parametrize("dialect", ["ort", "trt"])
+@pytest.mark.parametrize("dialect", ["ort", "trt", "trt-modern"])
 @pytest.mark.parametrize(
     "vision",
     [
@@ -104,7 +104,7 @@ def test_windows_matter() -> None:
     assert np.abs(ours - expected).max() > 0.01
 
 
-@pytest.mark.parametrize("dialect", ["ort", "trt"])
+@pytest.mark.parametrize("dialect", ["ort", "trt", "trt-modern"])
 @pytest.mark.parametrize(("precision", "close"), [("fp16", 0.9999), ("int8", 0.999), ("int4", 0.9)])
 def test_stored_smaller(precision: str, close: float, dialect: str) -> None:
     model = make_model()

@@ -15,13 +15,15 @@ from every_graph import DECODERS, FAMILIES, PRECISIONS, decoder_graphs, family_p
 from edgegeo.errors import EngineError
 from edgegeo.export.graph import Graph
 from edgegeo.export.linear import Storage
-from edgegeo.export.lint import PROFILES, lint_file
+from edgegeo.export.lint import SUBSETS, lint_file
 from edgegeo.export.trunk import build_trunk
+from edgegeo.recipe import DIALECTS
 from edgegeo.runtime.engines.building import Settings, build_plan
 from edgegeo.runtime.engines.library import Library, find_library
-from edgegeo.runtime.engines.shapes import Profile, Span, head_profiles, trunk_profiles
+from edgegeo.runtime.engines.shapes import Limits, Profile, Span, decide, head_profiles, trunk_profiles
 
 pytestmark = pytest.mark.trt
+dialects = pytest.mark.parametrize("dialect", [one for one in DIALECTS.values() if one != "ort"])
 COSINE = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99, "int4": 0.8}
 """Smallest cosine of a precision with fp32, on random weights."""
 SHARE = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25, "int4": 0.125}
@@ -36,9 +38,9 @@ def library() -> Library:
 
 def ranges(kind: str) -> tuple[Profile, ...]:
     if kind == "trunk":
-        return trunk_profiles(2, 4, 64)
+        return trunk_profiles(decide(Limits().at_most(2), 64))
     if kind == "head":
-        return head_profiles(4, 16)
+        return head_profiles(decide(Limits().at_most(4), 16))
     batch, length = Span(1, 1, 4), Span(1, 8, 16)
     return ({"batch": batch, "sequence": length, "patches": Span(4, 16, 64), "windows": Span(1, 2, 40)},)
 
@@ -47,32 +49,34 @@ def plan_bytes(library: Library, graph: Graph, kind: str, folder: Path) -> tuple
     """(bytes of the plan, bytes of the graph with its weights)."""
     file = folder / f"{kind}.onnx"
     graph.save(file)
-    for profile in PROFILES:
-        assert lint_file(file, profile) == ()
+    for target in ("tensorrt-modern",) if graph.modern else SUBSETS:
+        assert lint_file(file, target) == ()
     built = build_plan(library, file, ranges(kind), Settings())
     return len(built.plan), sum(one.stat().st_size for one in folder.glob(f"{kind}.onnx*"))
 
 
+@dialects
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_graph_compiles_and_computes(family: str, library: Library, tmp_path: Path) -> None:
+def test_every_graph_compiles_and_computes(family: str, dialect: str, library: Library, tmp_path: Path) -> None:
     for kind, part in family_parts(family, tmp_path / family).items():
-        wanted = None
+        # What the modern form computes is compared with the portable one.
+        part_graph(part, "fp32").save(tmp_path / f"{kind}.onnx")
+        wanted = computed(tmp_path / f"{kind}.onnx")
         for precision in PRECISIONS:
-            graph = part_graph(part, precision, ranges=precision == "int8" and kind == "vision")
+            graph = part_graph(part, precision, ranges=precision == "int8" and kind == "vision", dialect=dialect)
             folder = tmp_path / f"{kind}-{precision}"
             size, _ = plan_bytes(library, graph, kind, folder)
             assert size > 10_000
             got = computed(folder / f"{kind}.onnx")
-            wanted = got if wanted is None else wanted
-            limit = COSINE[precision]
-            assert cosine(got, wanted) >= limit, (kind, precision)
+            assert cosine(got, wanted) >= COSINE[precision], (kind, precision)
 
 
+@dialects
 @pytest.mark.parametrize("kind", DECODERS)
-def test_weights_stay_packed(kind: str, library: Library, tmp_path: Path) -> None:
+def test_weights_stay_packed(kind: str, dialect: str, library: Library, tmp_path: Path) -> None:
     """What a plan gets smaller by is what the graph gets smaller by: nothing was widened while compiling."""
     sizes = {}
-    for precision, graph in decoder_graphs(kind):
+    for precision, graph in decoder_graphs(kind, dialect):
         sizes[precision] = plan_bytes(library, graph, "trunk", tmp_path / precision)
     matrices = matrix_bytes(kind)
     for precision in ("fp16", "int8", "int4"):
@@ -86,7 +90,7 @@ def test_a_graph_of_onnxruntime_is_refused_by_node(library: Library, tmp_path: P
     graph = build_trunk(wide_decoder("llama"), Storage("int8"))
     graph.save(tmp_path / "ort.onnx")
     with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ refuses ort\.onnx \(.*edgegeo lint"):
-        build_plan(library, tmp_path / "ort.onnx", trunk_profiles(1, 1, 64), Settings())
+        build_plan(library, tmp_path / "ort.onnx", trunk_profiles(decide(Limits().at_most(1), 64)), Settings())
 
 
 def matrix_bytes(kind: str) -> float:

@@ -12,7 +12,7 @@ from edgegeo.export.linear import Storage
 from edgegeo.export.trunk import build_trunk
 
 EXACT = 2e-5
-dialects = pytest.mark.parametrize("dialect", ["ort", "trt"])
+dialects = pytest.mark.parametrize("dialect", ["ort", "trt", "trt-modern"])
 
 
 def noise(*shape: int) -> np.ndarray:

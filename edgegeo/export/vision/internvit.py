@@ -134,7 +134,7 @@ def _attention(graph: Graph, layer: Any, x: str, name: str, vision: Any, storage
         query = rms_norm(graph, query, array(module.q_norm.weight), f"{name}.q_norm", module.q_norm.variance_epsilon)
         key = rms_norm(graph, key, array(module.k_norm.weight), f"{name}.k_norm", module.k_norm.variance_epsilon)
     heads, scale = vision.num_attention_heads, float(module.scale)
-    attended = full_attention(graph, query, key, value, f"{name}.attended", heads, scale)
+    attended = full_attention(graph, query, key, value, f"{name}.attended", heads, module.head_dim, scale)
     return _scaled_linear(graph, attended, module.projection_layer, layer.lambda_1, f"{name}.out", storage)
 
 

@@ -104,13 +104,12 @@ def _rotations(graph: Graph, vision: Any) -> None:
     apart = graph.node("Unsqueeze", [places, graph.integers("axis_2", [2])], "patch_places_apart")
     angles = graph.node("Mul", [apart, graph.weight("rope.frequencies", frequencies)], "rope.angles_apart")
     angles = graph.node("Reshape", [angles, graph.integers("shape_angles", [-1, half])], "rope.angles")
-    if graph.dialect == "ort":
-        graph.node("Cos", [angles], "rope.cos")
-        graph.node("Sin", [angles], "rope.sin")
-        return
-    # (patches, 1, head): the two sides of a head turn by the same angles.
-    double = graph.node("Concat", [angles, angles], "rope.angles_double", axis=-1)
-    rows = graph.node("Unsqueeze", [double, graph.integers("axis_1", [1])], "rope.angles_rows")
+    rows = angles
+    if graph.modern:  # (1, patches, half)
+        rows = graph.node("Unsqueeze", [angles, graph.integers("axis_0", [0])], "rope.angles_rows")
+    elif graph.dialect != "ort":  # (patches, 1, head): the two sides of a head turn by the same angles
+        double = graph.node("Concat", [angles, angles], "rope.angles_double", axis=-1)
+        rows = graph.node("Unsqueeze", [double, graph.integers("axis_1", [1])], "rope.angles_rows")
     graph.node("Cos", [rows], "rope.cos")
     graph.node("Sin", [rows], "rope.sin")
 
@@ -144,11 +143,12 @@ def _attention(
             made = graph.node("Reshape", [placed, shape], f"{name}.{part}_windows")
         parts.append(made)
     query, key, value = parts
-    scale = float((width // heads) ** -0.5)
+    size = width // heads
+    scale = float(size**-0.5)
     attended = f"{name}.attended"
     if not windows:
-        return full_attention(graph, query, key, value, attended, heads, scale)
-    full_attention(graph, query, key, value, attended, heads, scale, windows.bias)
+        return full_attention(graph, query, key, value, attended, heads, size, scale)
+    full_attention(graph, query, key, value, attended, heads, size, scale, windows.bias)
     flat = graph.node("Reshape", [attended, graph.integers("shape_flat", [1, -1, width])], f"{name}.flat")
     return graph.node("Gather", [flat, "patch_slots"], f"{name}.taken", axis=1)
 
@@ -158,6 +158,8 @@ def _rotate(graph: Graph, x: str, name: str, heads: int) -> str:
     if graph.dialect == "ort":
         rows = graph.integers("rope.in_order", [0])
         return graph.node("RotaryEmbedding", [x, rows, "rope.cos", "rope.sin"], name, MICROSOFT)
+    if graph.modern:
+        return graph.node("RotaryEmbedding", [x, "rope.cos", "rope.sin"], name, num_heads=heads)
     split = graph.node("Reshape", [x, graph.integers(f"shape_{heads}_heads", [0, 0, heads, -1])], f"{name}.heads")
     first, second = f"{name}.first", f"{name}.second"
     graph.node("Split", [split], [first, second], axis=-1, num_outputs=2)

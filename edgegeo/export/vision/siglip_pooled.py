@@ -47,6 +47,7 @@ def _attention_pool(graph: Graph, head: Any, states: str, config: Any, storage: 
     packed = linear(graph, states, weight[hidden:].T, bias[hidden:], "head.key_value", storage)
     graph.node("Split", [packed], ["head.key", "head.value"], axis=-1, num_outputs=2)
     scale = float((hidden // heads) ** -0.5)
-    attended = full_attention(graph, probes, "head.key", "head.value", "head.attended", heads, scale)
+    size = hidden // heads
+    attended = full_attention(graph, probes, "head.key", "head.value", "head.attended", heads, size, scale)
     flat = graph.node("Reshape", [attended, graph.integers("shape_row", [0, hidden])], "head.row")
     return dense(graph, flat, head.attention.out_proj, "head.out", storage)

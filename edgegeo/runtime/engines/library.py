@@ -9,6 +9,10 @@ from edgegeo.errors import DeviceError
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 OLDEST = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 2)}
+DIALECTS = ("trt", "trt-modern")
+"""Of the graphs that are compiled."""
+MODERN = {"tensorrt": (10, 15), "tensorrt-rtx": (1, 7)}
+"""The oldest that has the operators of the trt-modern dialect."""
 REMEDIES = {
     "tensorrt": "on a Jetson it comes with JetPack (apt install python3-libnvinfer; a virtual environment needs "
     "--system-site-packages), elsewhere from NVIDIA; or use TensorRT-RTX: pip install 'edgegeo[rtx]'",
@@ -49,6 +53,16 @@ class Library:
         return said[:400]
 
 
+def require_dialect(library: Library, dialect: str) -> None:
+    """DeviceError for a TensorRT that lacks operators of a bundle's graphs."""
+    oldest = MODERN[library.kind]
+    if dialect == "trt-modern" and _numbers(library.version) < oldest:
+        raise DeviceError(
+            f"{library.name} lacks operators that this bundle was exported with: they need {_dotted(oldest)} or newer "
+            "(JetPack 7.2 has TensorRT 10.16); export it with --target tensorrt"
+        )
+
+
 def find_library(kind: str = "auto") -> Library:
     """Import "tensorrt" or "tensorrt-rtx"; "auto" takes the first that is there. DeviceError with the remedy."""
     if kind not in (*MODULES, "auto"):
@@ -69,9 +83,8 @@ def find_library(kind: str = "auto") -> Library:
 
 def _open(kind: str, api: Any) -> Library:
     version = str(api.__version__)
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if numbers < OLDEST[kind]:
-        oldest = ".".join(map(str, OLDEST[kind]))
+    if _numbers(version) < OLDEST[kind]:
+        oldest = _dotted(OLDEST[kind])
         raise DeviceError(f"{NAMES[kind]} {version} is too old; install {oldest} or newer (JetPack 6.1 has 10.3)")
     errors: list[str] = []
     return Library(kind, version, api, _logger(api, errors), errors)
@@ -89,6 +102,15 @@ def _logger(api: Any, errors: list[str]) -> Any:
                 errors.append(" ".join(message.split()))
 
     return Recorder()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major and minor."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def _line(error: BaseException) -> str:
