@@ -1,31 +1,47 @@
 """edgegeo compile: TensorRT engines of a bundle, built and checked on the machine that will run them."""
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgegeo.cli.flags import JsonFlag, flag
 from edgegeo.cli.output import emit_json, megabytes, note, progress_bar, say, table
+from edgegeo.errors import BundleError
 
 if TYPE_CHECKING:
     from edgegeo.runtime.engines.compiling import CompileReport
 
+ProfileFlag = Annotated[
+    str | None,
+    flag("--profile", verb="compile",
+         help="Calls to compile for: orin-nano-8gb, agx-orin-64gb, thor, or a TOML file like runtime/engines/*.toml."),
+]  # fmt: skip
 BatchFlag = Annotated[
-    int, flag("--batch", verb="compile", help="Most texts, pictures or prompts at once; larger batches are split.")
-]
+    int | None,
+    flag("--batch", verb="compile", help="Most texts, pictures or prompts at once; larger batches are split.",
+         show_default="the profile's, else 16"),
+]  # fmt: skip
 LengthFlag = Annotated[
     int | None,
-    flag("--length", verb="compile", help="Most positions of a prompt and its answer.", min=1,
-         show_default="the bundle's longest job"),
+    flag("--length", verb="compile", help="Most positions of a prompt and its answer.",
+         show_default="the profile's, else the bundle's longest job"),
 ]  # fmt: skip
 WorkspaceFlag = Annotated[
     int | None,
-    flag("--workspace-mb", verb="compile", help="Most scratch memory of a kernel.", min=1, show_default="no limit"),
+    flag(
+        "--workspace-mb",
+        verb="compile",
+        help="Most scratch memory of a kernel.",
+        min=1,
+        show_default="the profile's, else no limit",
+    ),
 ]
 LevelFlag = Annotated[
     int | None,
     flag("--level", verb="compile", help="Effort of the search for kernels.", min=0, max=5,
-         show_default="TensorRT's own"),
+         show_default="the profile's, else TensorRT's own"),
 ]  # fmt: skip
 LibraryFlag = Annotated[
     str, flag("--library", verb="compile", help="tensorrt, tensorrt-rtx, or auto: the first that is installed.")
@@ -39,9 +55,10 @@ ForceFlag = Annotated[bool, flag("--force", verb="compile", help="Build although
 
 def command(
     bundle: Annotated[
-        str, typer.Argument(help="Bundle folder or name, exported with --target tensorrt.", envvar="EDGEGEO_BUNDLE")
+        str, typer.Argument(help="Bundle folder or name, exported for TensorRT.", envvar="EDGEGEO_BUNDLE")
     ],
-    batch: BatchFlag = 16,
+    profile: ProfileFlag = None,
+    batch: BatchFlag = None,
     length: LengthFlag = None,
     workspace_mb: WorkspaceFlag = None,
     level: LevelFlag = None,
@@ -56,15 +73,19 @@ def command(
     from edgegeo.field.finding import Root
     from edgegeo.field.hardware import read_memory
     from edgegeo.home import find_bundle
-    from edgegeo.runtime.engines.building import Settings
     from edgegeo.runtime.engines.compiling import Request, compile_bundle
-    from edgegeo.runtime.engines.shapes import Limits
+    from edgegeo.runtime.engines.profile import EngineProfile, load_profile
     from edgegeo.schema import to_plain
 
-    request = Request(
-        Limits(batch, length or 0), Settings(workspace_mb or 0, level), library, not no_run, rebuild, force
-    )  # fmt: skip
-    opened = open_bundle(find_bundle(bundle))
+    wanted = load_profile(profile) if profile is not None else EngineProfile()
+    given = {"workspace_mb": workspace_mb, "level": level}
+    builder = replace(wanted.builder, **{name: value for name, value in given.items() if value is not None})
+    request = Request(wanted.calls.at_most(batch, length), builder, library, not no_run, rebuild, force)
+    place = find_bundle(bundle)
+    if not os.path.lexists(place):
+        raise BundleError(f"no bundle at {place}; make one where edgegeo[export] is installed, with: edgegeo export "
+                          f"--int8 --target tensorrt -o {place.name}, and copy it here")  # fmt: skip
+    opened = open_bundle(place)
     with progress_bar() as progress:
         report = compile_bundle(opened, request, read_memory(Root()).available, progress=progress)
     emit_json(to_plain(report) | {"executed": report.executed}) if as_json else _print(report)

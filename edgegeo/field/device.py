@@ -1,14 +1,10 @@
 """Devices: how fast they read and multiply, by data sheet (runtime/devices/*.toml) or measured here."""
 
-import sys
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import edgegeo
-from edgegeo.errors import DeviceError, InputError
-from edgegeo.schema import SchemaFault, parse
+from edgegeo.drawer import read, toml_files
+from edgegeo.errors import DeviceError
 
 THIS = "this"
 
@@ -53,15 +49,9 @@ class Device:
         return 1e12 * rates[precision]
 
 
-def profile_folders() -> list[Path]:
-    """Where profiles lie: in an installed package, or in the drawer of a source tree."""
-    package = Path(edgegeo.__file__).resolve().parent
-    return [package / "field" / "devices", package.parent / "runtime" / "devices"]
-
-
 def profiles() -> dict[str, Path]:
     """Name -> file of every profile that is at hand."""
-    return {file.stem: file for folder in reversed(profile_folders()) for file in sorted(folder.glob("*.toml"))}
+    return toml_files("runtime/devices", "field/devices")
 
 
 def load_device(named: str) -> Device:
@@ -70,19 +60,4 @@ def load_device(named: str) -> Device:
     if file is None:
         known = ", ".join([THIS, *profiles()])
         raise DeviceError(f"no profile of a device '{named}'; known are {known}, or a TOML file like those")
-    try:
-        return parse(Device, _toml(file), file.name)
-    except OSError as error:
-        raise InputError(f"device profile {file} can't be read ({error.strerror})") from None
-    except (ValueError, SchemaFault) as fault:
-        raise InputError(f"device profile {file}: {fault}") from None
-
-
-def _toml(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8")
-    try:
-        # Python 3.10 has no tomllib; tomli is the same code.
-        reader = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    except ModuleNotFoundError:
-        raise InputError("profiles are TOML, which Python 3.10 reads with tomli only; pip install tomli") from None
-    return reader.loads(text)
+    return read(Device, file, "device profile")

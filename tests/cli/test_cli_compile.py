@@ -82,9 +82,9 @@ def replace_memory(available: float) -> object:
 
 
 def test_lint(cli: Any, plain_bundle: Path, whole_bundle: Path, tmp_path: Path) -> None:
-    said = cli("lint", plain_bundle, "--profile", "modern")
+    said = cli("lint", plain_bundle, "--target", "tensorrt-modern")
     assert said.code == 0
-    assert "2 graphs, no violations of modern" in said.out
+    assert "2 graphs, no violations of what TensorRT 10.15 takes" in said.out
     opset = cli("lint", plain_bundle, "--json").json["files"]
     assert {one["rule"] for violations in opset.values() for one in violations} == {"opset"}
     broken = cli("lint", whole_bundle, "--json")
@@ -92,12 +92,36 @@ def test_lint(cli: Any, plain_bundle: Path, whole_bundle: Path, tmp_path: Path) 
     found = [one for file in broken.json["files"].values() for one in file]
     assert ("operator", "l0.att") in {(one["rule"], one["node"]) for one in found}
     graph = whole_bundle / "onnx" / "decoder_model_merged.onnx"
-    assert "breaks rules of jetpack6 (operator, opset" in cli("lint", graph).err
-    assert "unknown profile 'orin'" in cli("lint", graph, "--profile", "orin").refused()
-    assert "no file" in cli("lint", tmp_path / "none.onnx").refused()
+    assert "breaks rules of TensorRT 10.3 (operator, opset" in cli("lint", graph).err
+    assert "knows no target 'orin'; use tensorrt or tensorrt-modern" in cli("lint", graph, "--target", "orin").refused()
+    assert "none.onnx can't be read (No such file" in cli("lint", tmp_path / "none.onnx").refused()
     assert "no bundle at" in cli("lint", tmp_path / "none").refused()
+    assert "is a file; a bundle is a folder" in cli("lint", whole_bundle / "edgegeo.json").refused()
     (tmp_path / "text.onnx").write_text("text")
     assert "is no valid ONNX graph" in cli("lint", tmp_path / "text.onnx").refused()
+
+
+def test_profiles_by_name_and_by_file(cli: Any, plain_bundle: Path, simulated_gpu: Path, tmp_path: Path) -> None:
+    """A flag goes before the profile; what a file has wrong is told in one line."""
+    assert cli("compile", plain_bundle, "--profile", "orin-nano-8gb").code == 0
+    said = cli("compile", plain_bundle, "--profile", "orin-nano-8gb", "--batch", 64)
+    assert "the ranges of shapes (" in said.err
+    refused = cli("compile", plain_bundle, "--profile", "orin").refused()
+    assert refused.startswith("no engine profile 'orin'; known are agx-orin-64gb, orin-nano-8gb, thor, or a TOML")
+    file = tmp_path / "robot.toml"
+    for text, fault in (
+        ("[calls]\nbatch = {min = 4, opt = 2, max = 8}", "robot.toml.calls.batch: min 4, opt 2, max 8 must ascend"),
+        ("[calls]\nbatches = {max = 8}", "unknown key 'batches'"),
+        ("[calls]\nprompt = {max = 8.5}", "prompt.max must be int"),
+        ("[calls]\nprompt = 8", "prompt must be a table"),
+        ("[builder]\nlevel = 9", "level must be between 0 and 5, not 9"),
+        ("[builder", "robot.toml: "),
+    ):
+        file.write_text(text)
+        assert fault in cli("compile", plain_bundle, "--profile", file).refused()
+    file.write_text("[calls]\nprompt = {max = 99999}")
+    assert "a prompt of 99999 positions is beyond the 256" in cli("compile", plain_bundle, "--profile", file).refused()
+    assert "robot2.toml can't be read" in cli("compile", plain_bundle, "--profile", tmp_path / "robot2.toml").refused()
 
 
 @pytest.mark.trt

@@ -22,7 +22,7 @@ from edgegeo.runtime.engines.shapes import Limits
 from edgegeo.runtime.verify import verify_bundle
 
 PLENTY = 1e6
-SMALL = Request(Limits(batch=4))
+SMALL = Request(Limits().at_most(4))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_engines_are_built_checked_kept_and_used(bundle: Bundle, monkeypatch: py
     assert isinstance(model.session("trunk"), EngineSession)
     assert verify_bundle(bundle, provider="tensorrt").passed
 
-    wider = compile_bundle(bundle, Request(Limits(batch=8)), PLENTY)
+    wider = compile_bundle(bundle, Request(Limits().at_most(8)), PLENTY)
     assert {one.why.partition(" (")[0] for one in wider.engines if one.why} == {
         "the engine of 'trunk' was built for something else: the ranges of shapes",
         "the engine of 'trunk_generate' was built for something else: the ranges of shapes",
@@ -119,8 +119,8 @@ def test_refusals(bundle: Bundle, tiny_bundle: Path, simulated_gpu: Path, monkey
     assert compile_bundle(bundle, replace(SMALL, force=True), 300.0).executed
     with pytest.raises(InputError, match=r"TensorRT 10.* builds for the device it runs on"):
         compile_bundle(bundle, replace(SMALL, run=False), PLENTY)
-    with pytest.raises(InputError, match="--length 9999 is beyond the 384 positions"):
-        compile_bundle(bundle, Request(Limits(length=9999)), PLENTY)
+    with pytest.raises(InputError, match="a prompt of 9999 positions is beyond the 384 that the model reads"):
+        compile_bundle(bundle, Request(Limits().at_most(length=9999)), PLENTY)
     with pytest.raises(DeviceError, match="built for cpu; use --provider cpu"):
         Model(open_bundle(tiny_bundle), provider="tensorrt")
 

@@ -49,6 +49,23 @@ def test_systemd_unit_calls_serve_with_flags_and_variables_it_has() -> None:
     assert {"EDGEGEO_HOST", "EDGEGEO_PROVIDER", "EDGEGEO_ADMIN_KEY"} <= named <= known
 
 
+def test_the_drawer_s_readme_names_verbs_and_flags_that_exist() -> None:
+    from typer.main import get_command
+
+    from edgegeo.cli.main import build_app
+
+    verbs = get_command(build_app()).commands  # type: ignore[attr-defined]
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "runtime" / "README.md").read_text(), re.DOTALL)
+    calls = re.findall(r"(?:^|/)edgegeo ([a-z]+)(.*)$", re.sub(r"#.*", "", "\n".join(blocks)), re.MULTILINE)
+    assert {"export", "lint", "plan", "index", "doctor", "compile", "wheelhouse"} <= {verb for verb, _ in calls}
+    for verb, rest in calls:
+        command, words = verbs[verb], rest.split()
+        if hasattr(command, "commands"):
+            command = command.commands[words[0]]
+        known = {name for one in command.params for name in one.opts}
+        assert {word for word in words if word.startswith("-")} <= known, (verb, rest)
+
+
 def test_systemd_unit_leaves_the_server_the_time_it_needs() -> None:
     from edgegeo.server.process import GRACE_S
 

@@ -23,6 +23,12 @@ class Settings:
     level: int | None = None
     """Effort of the search for kernels, 0 to 5; None: TensorRT's own choice."""
 
+    def __post_init__(self) -> None:
+        if self.workspace_mb < 0:
+            raise ValueError(f"workspace_mb must not be negative, as {self.workspace_mb} is")
+        if self.level is not None and not 0 <= self.level <= 5:
+            raise ValueError(f"level must be between 0 and 5, not {self.level}")
+
     @property
     def flags(self) -> str:
         """For the key."""

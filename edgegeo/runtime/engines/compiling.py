@@ -12,7 +12,7 @@ from edgegeo.progress import Progress, silent
 from edgegeo.runtime.engines.building import MB, Settings, build_plan
 from edgegeo.runtime.engines.driver import Chip, Driver, find_driver
 from edgegeo.runtime.engines.key import make_key
-from edgegeo.runtime.engines.library import MODULES, Library, find_library
+from edgegeo.runtime.engines.library import DIALECTS, MODULES, Library, find_library, require_dialect
 from edgegeo.runtime.engines.session import EngineSession
 from edgegeo.runtime.engines.shapes import Limits, Profile, profiles
 from edgegeo.runtime.engines.store import EngineStore, Record, store_of
@@ -101,11 +101,12 @@ def compile_bundle(
     DeviceError without library, device or memory, EngineError for a graph that is refused, VerificationError where
     the engines compute something else than the bundle says; those engines are removed.
     """
-    if bundle.manifest.dialect != "trt":
+    if bundle.manifest.dialect not in DIALECTS:
         raise BundleError(
             f"{bundle.path} was built for {bundle.manifest.target}; export it again with --target tensorrt"
         )
     library = find_library(request.library)
+    require_dialect(library, bundle.manifest.dialect)
     driver = _driver(library, request)
     need = need_mb(bundle, library)
     if need > available_mb and not request.force:
@@ -170,12 +171,8 @@ def _driver(library: Library, request: Request) -> Driver | None:
             raise InputError(f"{library.name} builds for the device it runs on; leave --no-run out, or use --library "
                              "tensorrt-rtx")  # fmt: skip
         return None
-    try:
-        return find_driver()
-    except DeviceError as error:
-        if not library.portable:
-            raise
-        raise DeviceError(f"{error}; {library.name} builds plans here with --no-run, without checking them") from None
+    here = f"build without checking by --no-run, which {library.name} can do here"
+    return find_driver(here if library.portable else "compile on the machine that will run the engines")
 
 
 def _engine(work: _Work, name: str, progress: Progress) -> Engine:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgegeo.errors import DeviceError
 
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
+OTHERWISE = "use --provider cpu"
 ALIGNMENT = 256
 """TensorRT's kernels may assume addresses that are multiples of this, which is what cuMemAlloc gives."""
 _DEVICE = 2
@@ -57,14 +58,17 @@ class Chip:
 class Driver:
     """One device, its memory and one stream. Safe to call from any thread."""
 
-    def __init__(self, library: Any = None, ordinal: int = 0) -> None:
-        """library: a loaded driver, by default the system's. DeviceError where there is no driver or no device."""
-        self._cuda = library if library is not None else _load()
+    def __init__(self, library: Any = None, ordinal: int = 0, otherwise: str = OTHERWISE) -> None:
+        """library: a loaded driver, by default the system's. DeviceError where there is no driver or no device.
+
+        otherwise: what that error says can be done instead.
+        """
+        self._cuda = library if library is not None else _load(otherwise)
         self._call("cuInit", c_uint(0))
         count = c_int()
         self._call("cuDeviceGetCount", byref(count))
         if count.value <= ordinal:
-            raise DeviceError("the NVIDIA driver finds no GPU; check nvidia-smi, or use --provider cpu")
+            raise DeviceError(f"the NVIDIA driver finds no GPU; check nvidia-smi, or {otherwise}")
         self._device = c_int()
         self._call("cuDeviceGet", byref(self._device), c_int(ordinal))
         # The primary context is the one that TensorRT's CUDA runtime uses, too.
@@ -165,15 +169,15 @@ class Driver:
         return f"the CUDA driver reports '{said}' ({name}); {remedy}"
 
 
-def find_driver() -> Driver:
-    """The first device of this machine; DeviceError without a driver or a device."""
-    return Driver()
+def find_driver(otherwise: str = OTHERWISE) -> Driver:
+    """The first device of this machine; DeviceError, with what to do `otherwise`, without a driver or a device."""
+    return Driver(otherwise=otherwise)
 
 
-def _load() -> Any:
+def _load(otherwise: str) -> Any:
     for name in LIBRARIES:
         try:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise DeviceError("there is no NVIDIA driver on this machine (libcuda.so.1); use --provider cpu")
+    raise DeviceError(f"there is no NVIDIA driver on this machine (libcuda.so.1); {otherwise}")

@@ -5,7 +5,7 @@ first range that holds all shapes of a call is the one it runs in.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from edgegeo.runtime.pictures import most_positions
 LONGEST = 2048
 """Most positions unless more are asked for: the memory of an engine grows with the square."""
 USUAL_LENGTH = 64
+MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,88 @@ Profile = dict[str, Span]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The largest calls that engines take."""
+class Sizes:
+    """Sizes of calls as a person gives them, by TensorRT's names; 0: left to the bundle."""
 
-    batch: int = 16
-    """Texts, pictures or prompts at once; larger batches are split."""
-    length: int = 0
-    """Positions of a prompt and its answer; 0: what the bundle's longest job takes, at most LONGEST."""
+    min: int = 1
+    opt: int = 0
+    """What kernels are chosen for."""
+    max: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch <= 4096:
-            raise InputError(f"--batch must be between 1 and 4096, not {self.batch}")
-        if self.length < 0:
-            raise InputError(f"--length must be above 0, not {self.length}")
+        given = [size for size in (self.min, self.opt, self.max) if size]
+        if self.min < 1 or min(given) < 1 or given != sorted(given):
+            raise ValueError(
+                f"min {self.min}, opt {self.opt}, max {self.max} must ascend from 1 (0: left to the bundle)"
+            )
+
+    def at_most(self, most: int) -> "Sizes":
+        """These, with another largest size, which the others don't pass."""
+        return Sizes(min(self.min, most), min(self.opt, most), most)
+
+    def span(self, usual: int, most: int) -> Span:
+        """Decided, by what the bundle says where nothing was given; opt and min give way to its largest size."""
+        most = self.max or most
+        return Span(min(self.min, most), max(min(self.opt or usual, most), min(self.min, most)), most)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The calls that engines are built for; a table of an engine profile (`edgegeo.runtime.engines.profile`)."""
+
+    batch: Sizes = Sizes(max=16)
+    """Texts, pictures or prompts at once; larger batches are split."""
+    answers: Sizes = Sizes(opt=1, max=MOST_CANDIDATES)
+    """Candidates or beams decoded together."""
+    prompt: Sizes = Sizes()
+    """Positions of a prompt; without a max, what the bundle's longest job takes, at most LONGEST."""
+    cache: Sizes = Sizes()
+    """Positions that the KV cache has room for; without a max, as many as the longest prompt and its answer."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "answers"):
+            if not 1 <= getattr(self, name).max <= MOST_ROWS:
+                raise ValueError(f"{name}.max must be between 1 and {MOST_ROWS}, not {getattr(self, name).max}")
+        if 0 < self.cache.max < self.prompt.max:
+            raise ValueError(
+                f"cache.max {self.cache.max} is below prompt.max {self.prompt.max}: the cache holds the whole prompt"
+            )
+
+    def at_most(self, batch: int | None = None, length: int | None = None) -> "Limits":
+        """These, with another largest batch, and another length of prompts and cache; InputError for none."""
+        made = self
+        if batch is not None:
+            if not 1 <= batch <= MOST_ROWS:
+                raise InputError(f"--batch must be between 1 and {MOST_ROWS}, not {batch}")
+            made = replace(made, batch=made.batch.at_most(batch))
+        if length is not None:
+            if length < 1:
+                raise InputError(f"--length must be above 0, not {length}")
+            made = replace(made, prompt=made.prompt.at_most(length), cache=made.cache.at_most(length))
+        return made
+
+
+@dataclass(frozen=True)
+class Calls:
+    """`Limits` with every size decided."""
+
+    batch: Span
+    answers: Span
+    prompt: Span
+    cache: Span
+
+
+def decide(limits: Limits, length: int) -> Calls:
+    """Every size, for a longest prompt of `length` positions; InputError for a cache that can't hold it."""
+    prompt = limits.prompt.span(USUAL_LENGTH, length)
+    cache = limits.cache.span(4 * USUAL_LENGTH, prompt.most)
+    if cache.most < prompt.most:
+        raise InputError(
+            f"cache.max {cache.most} is below the {prompt.most} positions of the longest prompt; raise it, or set "
+            "prompt.max"
+        )
+    rows = limits.batch.max
+    return Calls(limits.batch.span(max(1, rows // 2), rows), limits.answers.span(1, rows), prompt, cache)
 
 
 def profiles(bundle: Bundle, component: str, limits: Limits) -> tuple[Profile, ...]:
@@ -61,31 +131,35 @@ def profiles(bundle: Bundle, component: str, limits: Limits) -> tuple[Profile, .
     if kind == "text":
         role = bundle.manifest.roles.embed
         most = (role.pad_to or role.max_text_tokens + _fixed(role.text_prompt)) if role else LONGEST
-        return ({"batch": Span(1, 1, limits.batch), "sequence": Span(1, min(USUAL_LENGTH, most), most)},)
-    length = longest(bundle, limits)
-    rows = max(limits.batch, MOST_CANDIDATES)
-    return head_profiles(rows, length) if kind == "head" else trunk_profiles(limits.batch, rows, length)
+        return ({"batch": limits.batch.span(1, 1), "sequence": Span(1, min(USUAL_LENGTH, most), most)},)
+    calls = decide(limits, longest(bundle, limits))
+    return head_profiles(calls) if kind == "head" else trunk_profiles(calls)
 
 
-def head_profiles(rows: int, length: int) -> tuple[Profile, ...]:
+def head_profiles(calls: Calls) -> tuple[Profile, ...]:
     """For the head: one position of many rows, many positions of one row."""
-    one = {"batch": Span(1, 1, rows), "asked": Span(1, 1, 1)}
-    return one, {"batch": Span(1, 1, 1), "asked": Span(1, min(16, length), length)}
+    rows = max(calls.answers.most, calls.batch.most)
+    one = {"batch": Span(calls.answers.least, calls.answers.usual, rows), "asked": Span(1, 1, 1)}
+    most = calls.prompt.most
+    return one, {"batch": Span(1, 1, 1), "asked": Span(1, min(16, most), most)}
 
 
-def trunk_profiles(batch: int, rows: int, length: int) -> tuple[Profile, ...]:
-    """For the decoder: one step of `rows` answers, one prompt behind a cache, `batch` prompts, of at most `length`."""
-    usual = min(USUAL_LENGTH, length)
-    return _step(rows, length), _prompts(1, usual, length, length), _prompts(batch, usual, length, 0)
+def trunk_profiles(calls: Calls) -> tuple[Profile, ...]:
+    """For the decoder: one step of many answers, one prompt behind a cache, several prompts."""
+    return _step(calls), _prompts(calls, Span(1, 1, 1), calls.cache.most), _prompts(calls, calls.batch, 0)
 
 
 def longest(bundle: Bundle, limits: Limits) -> int:
     """Positions of the longest job: what `limits` says, or the bundle's own; InputError beyond what the model reads."""
     most = bundle.decoder.max_positions
-    if limits.length:
-        if limits.length > most:
-            raise InputError(f"--length {limits.length} is beyond the {most} positions that the model reads")
-        return limits.length
+    for what, given in (("prompt", limits.prompt.max), ("cache", limits.cache.max)):
+        if given > most:
+            raise InputError(
+                f"a {what} of {given} positions is beyond the {most} that the model reads; lower --length, or "
+                f"{what}.max of the profile"
+            )
+    if limits.prompt.max:
+        return limits.prompt.max
     roles, image = bundle.manifest.roles, most_positions(bundle.manifest.image)
     text, found = 0, [1]
     if roles.embed is not None:
@@ -141,21 +215,23 @@ def beyond(built: Sequence[Profile], found: Mapping[str, int]) -> str:
     return ", ".join(said) or f"{whole} together"
 
 
-def _step(rows: int, length: int) -> Profile:
+def _step(calls: Calls) -> Profile:
     """One new position a row behind a cache."""
-    past = max(length - 1, 0)
-    usual = min(4 * USUAL_LENGTH, past)
+    past = calls.cache.most - 1
+    usual = min(calls.cache.usual, past)
     return {
-        "batch": Span(1, 1, rows), "sequence": Span(1, 1, 1), "asked": Span(1, 1, 1),
+        "batch": Span(calls.answers.least, calls.answers.usual, max(calls.answers.most, calls.batch.most)),
+        "sequence": Span(1, 1, 1), "asked": Span(1, 1, 1),
         "past": Span(0, usual, past), "total": Span(1, usual + 1, past + 1),
     }  # fmt: skip
 
 
-def _prompts(rows: int, usual: int, length: int, past: int) -> Profile:
-    """Prompts of up to `length` positions behind up to `past`."""
+def _prompts(calls: Calls, batch: Span, past: int) -> Profile:
+    """Prompts behind up to `past` positions."""
+    new = calls.prompt
     return {
-        "batch": Span(1, max(1, rows // 2), rows), "sequence": Span(1, usual, length), "asked": Span(1, 1, length),
-        "past": Span(0, 0, past), "total": Span(1, usual, length + past),
+        "batch": batch, "sequence": new, "asked": Span(1, 1, new.most),
+        "past": Span(0, 0, past), "total": Span(new.least, new.usual, new.most + past),
     }  # fmt: skip
 
 
