@@ -29,7 +29,7 @@ from edgegeo.runtime.gallery_search import search_stack
 from edgegeo.runtime.gallery_segment import Segment, Stack, check_file
 from edgegeo.runtime.image import Source
 from edgegeo.runtime.region import Region
-from edgegeo.runtime.search import take_rows
+from edgegeo.runtime.search import searchable, take_rows
 
 __all__ = ["Drawn", "Gallery", "Hits", "Row", "Skipped"]
 
@@ -171,16 +171,7 @@ class Gallery:
         Ties go to the lower row; k is cut to the tiles there are. Exact for float rows; codes and approximate lists
         keep the share of the nearest that was measured when they were made (`StageEntry.recall`).
         """
-        queries = np.atleast_2d(np.asarray(queries, np.float32))
-        if queries.ndim != 2 or queries.shape[1] != self.info.dim:
-            raise GalleryError(
-                f"gallery {self.path} holds vectors of length {self.info.dim}, the query has shape {queries.shape}; "
-                "embed it with the bundle that made the gallery"
-            )
-        if not np.isfinite(queries).all():
-            raise GalleryError("the query vector holds NaN or infinite numbers; embed the query again")
-        if k < 1:
-            raise GalleryError(f"k must be at least 1, not {k}")
+        queries = searchable(queries, k, self.info.dim, str(self))
         stored, scores = search_stack(self.stack, queries, k, self.deleted, within)
         positions = take_rows([segment.positions for segment in self.stack.segments], stored.ravel())
         rows = stored - np.searchsorted(self.deleted, stored)

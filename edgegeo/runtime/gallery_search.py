@@ -12,7 +12,6 @@ import numpy as np
 from edgegeo.runtime.coded import Codes
 from edgegeo.runtime.gallery_manifest import StageEntry
 from edgegeo.runtime.gallery_segment import Segment, Stack
-from edgegeo.runtime.hilbert import touched
 from edgegeo.runtime.inverted import INVERTED, Inverted
 from edgegeo.runtime.region import Region
 from edgegeo.runtime.search import QUERY_BLOCK, Floats, Numbers, best, products, rescored, rows_a_piece
@@ -21,6 +20,7 @@ EXACT_ROWS = 1 << 14
 """Up to here stored rows are scored at once: it takes 10 to 20 ms, and codes would leave some of them to chance."""
 _GAP = 1 << 12  # Rows between two ranges that are read with them rather than skipped.
 _CODES_A_PIECE = 1 << 16
+_PLACES_A_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,21 @@ def scope_of(segment: Segment, deleted: Numbers, region: Region | None) -> Scope
     """All rows, or those in a region, without the `deleted` ones (ascending)."""
     if region is None:
         return Scope(np.array([[0, len(segment)]]), None, deleted, len(segment) - len(deleted))
-    ranges = touched(segment.caps(), region, len(segment))
-    found = [start + np.flatnonzero(region.holds(segment.positions[start:end])) for start, end in ranges.tolist()]
-    rows = np.concatenate([np.empty(0, np.int64), *found])
+    ranges = segment.caps().touched(region, len(segment))
+    rows = np.concatenate([np.empty(0, np.int64), *_held(segment, ranges, region)])
     if len(deleted):
         rows = rows[~np.isin(rows, deleted, assume_unique=True)]
     return Scope(ranges, rows, deleted, len(rows))
+
+
+def _held(segment: Segment, ranges: Numbers, region: Region) -> Iterator[Numbers]:
+    """Rows of the ranges that a region holds; many short ranges are asked for at once."""
+    sizes = np.cumsum(ranges[:, 1] - ranges[:, 0])
+    for group in np.split(ranges, np.flatnonzero(np.diff(sizes // _PLACES_A_PIECE)) + 1):
+        if len(group):
+            rows = np.concatenate([np.arange(start, end) for start, end in group.tolist()])
+            places = np.concatenate([segment.positions[start:end] for start, end in group.tolist()])
+            yield rows[region.holds(places)]
 
 
 def search_stack(

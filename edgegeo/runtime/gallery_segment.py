@@ -34,7 +34,7 @@ from edgegeo.runtime.checked import Checked, CheckedArray, Sums, blocks_of, sums
 from edgegeo.runtime.gallery_ids import IdRows, hash_of, sorted_keys
 from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, StageEntry, sync
 from edgegeo.runtime.gallery_rows import DIGEST_BYTES
-from edgegeo.runtime.hilbert import BLOCK_ROWS, caps
+from edgegeo.runtime.hilbert import BLOCK_ROWS, Caps, caps
 from edgegeo.runtime.packed import Packed, PackedWriter
 from edgegeo.runtime.search import take_rows
 
@@ -106,13 +106,13 @@ class Segment:
             raise GalleryError(f"{self.folder} lacks {name}; build the gallery again")
         return self.files[name]
 
-    def caps(self) -> NDArray[np.float32]:
-        """Caps round every 64 rows, (B, 4); read once."""
+    def caps(self) -> Caps:
+        """Caps round every 64 rows; read once."""
         if CAPS not in self.kept:
             shape = (-(-len(self) // BLOCK_ROWS), 4)
             stands = CAPS in self.entry.files
-            self.kept[CAPS] = self.array(CAPS, shape, "float32").all() if stands else caps(self.positions.all())
-        found: NDArray[np.float32] = self.kept[CAPS]
+            self.kept[CAPS] = Caps(self.array(CAPS, shape, "float32").all() if stands else caps(self.positions.all()))
+        found: Caps = self.kept[CAPS]
         return found
 
 

@@ -178,7 +178,7 @@ def _ring(data: Any) -> Doubles:
 
 
 def _crossing(ring: Doubles) -> tuple[float, float] | None:
-    """Longitude and latitude of a corner of an edge that crosses another one of the ring; None where none does.
+    """Longitude and latitude where an edge of the ring crosses another one; None where none does.
 
     Edges are sorted by their western ends, and compared with those that begin before they end.
     """
@@ -194,7 +194,11 @@ def _crossing(ring: Doubles) -> tuple[float, float] | None:
         ends = _sides(ring, one, other), _sides(ring, other, one)
         crossed = np.flatnonzero((ends[0] < 0) & (ends[1] < 0))
         if len(crossed):
-            lon, lat = ring[one[crossed[0]]].tolist()
+            (start, end), (other_start, other_end) = (
+                ring[[edge, edge + 1]] for edge in (one[crossed[0]], other[crossed[0]])
+            )
+            (x, y), (u, v), (a, b) = end - start, other_end - other_start, other_start - start
+            lon, lat = (start + (a * v - b * u) / (x * v - y * u) * (end - start)).tolist()
             return lon, lat
     return None
 

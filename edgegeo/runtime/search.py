@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegeo.errors import GalleryError
+
 _BLOCK_BYTES = 16 * 2**20
 QUERY_BLOCK = 128
 SLACK = 1e-5
 """Inner products of unit vectors in float32 differ between BLAS kernels by less than this."""
 _LEAST = float(np.finfo(np.float32).min)
+_WIDENED = 1 << 16  # numbers at a time: they stay in the cache
+_NO_EXPONENT_ABOVE = np.int32(-0x70000001)  # the sign and the lowest 28 bits
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -23,6 +27,23 @@ def exact_search(vectors: Any, queries: Floats, k: int) -> tuple[Numbers, Floats
     the batch a row happened to be in.
     """
     return search_parts([vectors], queries, k, np.empty(0, np.int64))
+
+
+def searchable(queries: Any, k: int, dim: int, gallery: str) -> Floats:
+    """Queries (Q, dim), or one of (dim,), as float32 (Q, dim); GalleryError for what no gallery can look for."""
+    queries = np.atleast_2d(np.asarray(queries, np.float32))
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise GalleryError(
+            f"gallery {gallery} holds vectors of length {dim}, the query has shape {queries.shape}; embed it with the "
+            "bundle that made the gallery"
+        )
+    if not np.isfinite(queries).all():
+        raise GalleryError("the query vector holds NaN or infinite numbers; embed the query again")
+    if k < 1:
+        raise GalleryError(f"k must be at least 1, not {k}")
+    if not queries.any(axis=1).all():
+        raise GalleryError("the query vector is all zeros and near to nothing; embed the query again")
+    return np.asarray(queries, np.float32)
 
 
 def search_parts(parts: Sequence[Any], queries: Floats, k: int, deleted: Numbers) -> tuple[Numbers, Floats]:
@@ -78,9 +99,24 @@ def best(
 
 def products(piece: NDArray[Any], queries: Floats) -> Floats:
     """Inner products (Q, n) of rows (n, D) of any float type with queries (Q, D)."""
-    piece = np.asarray(piece, np.float32)
+    piece = widened(piece)
     # One query: a matrix-vector product runs at memory speed, a one-row matrix product several times slower.
     return np.asarray((piece @ queries[0])[None] if len(queries) == 1 else queries @ piece.T)
+
+
+def widened(rows: NDArray[Any]) -> Floats:
+    """Rows (n, D) as float32. Finite float16 numbers by their bits: exact, and several times as fast as by numpy."""
+    if rows.dtype != np.float16:
+        return np.asarray(rows, np.float32)
+    out, halves = np.empty(rows.shape, np.float32), np.ascontiguousarray(rows).view(np.int16)
+    bits, step = out.view(np.int32), max(1, _WIDENED // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        piece = bits[start : start + step]
+        piece[...] = halves[start : start + step]
+        piece <<= 13
+        piece &= _NO_EXPONENT_ABOVE
+        out[start : start + step] *= 2.0**112  # the difference of the exponents' biases
+    return out
 
 
 def rows_a_piece(dim: int) -> int:
@@ -97,7 +133,7 @@ def rescored(parts: Sequence[Any], queries: Floats, nominees: Sequence[Numbers],
     step = max(1, rows_a_piece(queries.shape[1]) // max(map(len, nominees), default=1))
     for start in range(0, len(queries), step):
         group = nominees[start : start + step]
-        vectors = np.asarray(take_rows(parts, np.concatenate(group)), np.float32)
+        vectors = widened(take_rows(parts, np.concatenate(group)))
         first = 0
         for index, own in enumerate(group, start):
             rows[index], scores[index] = _ordered(vectors[first : first + len(own)], own, queries[index], k)

@@ -233,6 +233,10 @@ def test_bad_queries(gallery: Gallery) -> None:
         gallery.search(np.full((1, 32), np.nan, np.float32))
     with pytest.raises(GalleryError, match="k must be"):
         gallery.search(np.zeros((1, 32), np.float32), 0)
+    with pytest.raises(GalleryError, match="all zeros"):
+        gallery.search(np.stack([gallery.vector(0), np.zeros(32, np.float32)]))
+    none = gallery.search(np.zeros((0, 32), np.float32), 3)
+    assert (none.rows.shape, none.positions.shape, none.ids) == ((0, 3), (0, 3, 2), ())
     assert len(gallery.search(np.ones((1, 32), np.float32), 500).ids[0]) == 21
 
 

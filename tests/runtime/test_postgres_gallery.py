@@ -97,6 +97,10 @@ def test_bad_queries(pushed: PostgresGallery) -> None:
         pushed.search(np.full(32, np.nan, np.float32))
     with pytest.raises(GalleryError, match="at least 1"):
         pushed.search(np.zeros(32, np.float32), 0)
+    with pytest.raises(GalleryError, match="all zeros"):
+        pushed.search(np.zeros(32, np.float32))
+    none = pushed.search(np.zeros((0, 32), np.float32), 3)
+    assert (none.rows.shape, none.positions.shape, none.ids) == ((0, 3), (0, 3, 2), ())
 
 
 def test_bound_to_its_bundle(
@@ -194,11 +198,16 @@ def test_addresses(tmp_path: Path) -> None:
         "planet",
         "postgresql://db.example:5433/geo/planet",
     )
+    several = Address.parse("postgres://me:a%2Fb@[::1]:5433,db2,10.0.0.3:1/geo/planet?load_balance_hosts=random")
+    assert several.shown == "postgresql://[::1]:5433,db2,10.0.0.3:1/geo/planet"
+    assert several.conninfo == "postgres://me:a%2Fb@[::1]:5433,db2,10.0.0.3:1/geo?load_balance_hosts=random"
+    assert Address.parse("postgresql:///geo/g").shown == "postgresql://localhost/geo/g"
     assert is_address("postgres://host/a/b")
     assert not is_address("postgres")
     assert not is_address(tmp_path)
     for text in ("postgresql://host/geo", "postgresql://host:port/a/b", "postgresql://me:secret@h/a/b/c", "file://h/a/b",
-                 "postgresql://host/geo/sp ace"):  # fmt: skip
+                 "postgresql://host/geo/sp ace", "postgresql://host:1,host:0/a/b", "postgresql://host:99999/a/b",
+                 "postgresql://me:se?secret@h/a", "postgresql://me:se/secret@h/a/b"):  # fmt: skip
         with pytest.raises(InputError, match="address") as told:
             Address.parse(text)
         assert "secret" not in str(told.value)

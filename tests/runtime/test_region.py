@@ -6,7 +6,7 @@ import pytest
 
 from edgegeo.errors import InputError
 from edgegeo.geo import distance_km
-from edgegeo.runtime.hilbert import BLOCK_ROWS, caps, curve, touched
+from edgegeo.runtime.hilbert import BLOCK_ROWS, Caps, caps, curve
 from edgegeo.runtime.region import Box, Circle, Polygons, Region
 
 FIJI = [[[177, -19], [183, -19], [183, -15], [177, -15], [177, -19]]]
@@ -36,7 +36,7 @@ def test_no_block_with_a_point_inside_is_left_out(region: Region) -> None:
     points = sphere(20_000)
     points = points[np.argsort(curve(points))]
     inside = np.flatnonzero(region.holds(points))
-    read = touched(caps(points), region, len(points))
+    read = Caps(caps(points)).touched(region, len(points))
     covered = np.concatenate([np.empty(0, int), *(np.arange(*pair) for pair in read)])
     assert np.isin(inside, covered).all()
     assert (np.diff(read.ravel()) > 0).all()
@@ -46,7 +46,7 @@ def test_no_block_with_a_point_inside_is_left_out(region: Region) -> None:
 
 def test_points_out_of_order_only_cost_reading() -> None:
     points, region = sphere(5000), Circle(10, 20, 900)
-    read = touched(caps(points), region, len(points))
+    read = Caps(caps(points)).touched(region, len(points))
     covered = np.concatenate([np.arange(*pair) for pair in read])
     assert np.isin(np.flatnonzero(region.holds(points)), covered).all()
 
@@ -94,13 +94,25 @@ def test_polygons(tmp_path: Path) -> None:
     assert polygons(tmp_path, cap).holds(points)[4:].sum() == (lat[4:] > 60).sum()
 
 
+def test_rings_that_cross_themselves(tmp_path: Path) -> None:
+    angles = np.linspace(0, 2 * np.pi, 2001)
+    coast = (10 + np.random.default_rng(0).uniform(0, 3, 2001))[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    coast[-1] = coast[0]
+    touching = [[0, 0], [4, 0], [4, 4], [2, 0], [0, 4], [0, 0]]  # one corner on an edge
+    for sound in (coast.tolist(), touching):
+        assert polygons(tmp_path, {"type": "Polygon", "coordinates": [sound]}).holds(np.array([[1.0, 1.0]]))[0]
+    coast[[700, 702]] = coast[[702, 700]]
+    with pytest.raises(InputError, match="crosses itself near"):
+        polygons(tmp_path, {"type": "Polygon", "coordinates": [coast.tolist()]})
+
+
 def test_polygons_leave_out_no_block(tmp_path: Path) -> None:
     points = sphere(20_000, seed=1)
     points = points[np.argsort(curve(points))]
     for shape in (FIJI, [[[-190, 0], [-185, 0], [-185, 8], [-190, 0]]], [[[0, 0], [80, 70], [81, 70], [0, 0]]]):
         area = polygons(tmp_path, {"type": "Polygon", "coordinates": shape})
         inside = np.flatnonzero(area.holds(points))
-        covered = np.concatenate([np.arange(*pair) for pair in touched(caps(points), area, len(points))])
+        covered = np.concatenate([np.arange(*pair) for pair in Caps(caps(points)).touched(area, len(points))])
         assert len(inside)
         assert np.isin(inside, covered).all()
         assert len(covered) < len(points) / 2
@@ -119,6 +131,8 @@ def test_polygons_leave_out_no_block(tmp_path: Path) -> None:
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 95], [1, 0], [0, 0]]]}', "within 90"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 0], [0, 0]]]}', "longitude, latitude"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, NaN], [1, 0], [0, 0]]]}', "within 90"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [9, 0], [0, 9], [0, 0]]]}', "near longitude 4.5"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [2, 2], [0, 0]]]}', "encloses nothing"),
     ],
 )
 def test_files_without_a_polygon(tmp_path: Path, text: str, words: str) -> None:
@@ -130,6 +144,7 @@ def test_files_without_a_polygon(tmp_path: Path, text: str, words: str) -> None:
 def test_places_that_are_none(tmp_path: Path) -> None:
     for make in (
         lambda: Circle(91, 0, 1), lambda: Circle(0, 0, 0), lambda: Circle(0, 0, float("nan")),
+        lambda: Circle(0, 0, float("inf")),
         lambda: Box(1, 0, 0, 1), lambda: Box(0, 0, 91, 0), lambda: Box(0, -181, 1, 0),
         lambda: Polygons.read(tmp_path / "none.json"),
     ):  # fmt: skip

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgegeo.runtime import search as search_module
-from edgegeo.runtime.search import exact_search, search_parts, take_rows
+from edgegeo.runtime.search import exact_search, search_parts, take_rows, widened
 
 
 def unit(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
@@ -43,6 +43,17 @@ def test_ties_go_to_the_lower_row(count: int, k: int, seed: int) -> None:
     expected, _ = reference(vectors, query, k)
     np.testing.assert_array_equal(rows, expected)
     assert (np.diff(scores[0]) <= 0).all()
+
+
+def test_halves_are_widened_exactly() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 16)
+    assert len(halves) * 16 == (1 << 16) - 2 * 1024
+    expected = halves.astype(np.float32)
+    np.testing.assert_array_equal(widened(halves).view(np.int32), expected.view(np.int32))
+    np.testing.assert_array_equal(widened(halves[::-2, 1:9]), expected[::-2, 1:9])
+    assert widened(expected) is expected
+    assert widened(halves[:0]).shape == (0, 16)
 
 
 def test_equal_rows_far_apart_tie_exactly(monkeypatch: pytest.MonkeyPatch) -> None:

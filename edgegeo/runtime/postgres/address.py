@@ -10,7 +10,7 @@ SCHEMES = ("postgresql", "postgres")
 LEAST_PGVECTOR = (0, 8)
 """The first with scans of an index that go on until a filter is satisfied."""
 _FORM = re.compile(
-    r"(?P<server>postgres(?:ql)?://(?:[^/?]*@)?(?P<hosts>[^/?@]*)/(?P<database>[^/?]+))"
+    r"(?P<server>postgres(?:ql)?://(?:[^/?]*@)?(?P<hosts>[^/?@]*)/(?P<database>[^/?@]+))"
     r"/(?P<gallery>[A-Za-z0-9][A-Za-z0-9._-]{0,62})/?(?P<parameters>\?.*)?"
 )
 
@@ -59,7 +59,8 @@ def connect(address: Address, writes: bool = False) -> Any:
     from psycopg.conninfo import conninfo_to_dict
 
     try:
-        given = {"connect_timeout": 10, "application_name": "edgegeo", **conninfo_to_dict(address.conninfo)}
+        given: dict[str, Any] = {"connect_timeout": 10, "application_name": "edgegeo"}
+        given |= conninfo_to_dict(address.conninfo)
         if writes:
             given["target_session_attrs"] = "read-write"
         connection = psycopg.connect(autocommit=True, **given)

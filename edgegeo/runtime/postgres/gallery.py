@@ -17,7 +17,7 @@ from edgegeo.runtime.postgres.address import Address, connect, reason
 from edgegeo.runtime.postgres.cover import cover
 from edgegeo.runtime.postgres.push import FORMAT, read_vector
 from edgegeo.runtime.region import Region
-from edgegeo.runtime.search import exact_search
+from edgegeo.runtime.search import exact_search, searchable
 from edgegeo.schema import SchemaFault, parse
 
 T = TypeVar("T")
@@ -111,16 +111,7 @@ class PostgresGallery:
 
         k is cut to their number. The server looks the region up by boxes; which tiles it holds is decided here.
         """
-        queries = np.atleast_2d(np.asarray(queries, np.float32))
-        if queries.ndim != 2 or queries.shape[1] != self.info.dim:
-            raise GalleryError(
-                f"gallery {self} holds vectors of length {self.info.dim}, the query has shape {queries.shape}; "
-                "embed it with the bundle that made the gallery"
-            )
-        if not np.isfinite(queries).all():
-            raise GalleryError("the query vector holds NaN or infinite numbers; embed the query again")
-        if k < 1:
-            raise GalleryError(f"k must be at least 1, not {k}")
+        queries = searchable(queries, k, self.info.dim, str(self))
         rows = None if within is None else self._within(within)
         k = min(k, len(self) if rows is None else len(rows))
         return _joined([self._best(query, k, rows) if k else () for query in queries], k)
