@@ -59,7 +59,7 @@ def add_tiles(
     An id that the gallery has is an InputError naming it, or with `replace` takes the place of the tile that had it.
     Pictures that can't be opened or come twice are skipped and reported. If the rows are `Tiles` (runtime/sources.py),
     an addition that was interrupted goes on where it stopped, unless `restart`. The gallery's dtype stands above that
-    of the `settings`. GalleryError for a gallery of another bundle.
+    of the `settings`. GalleryError for a gallery of another bundle, or a source without any tile.
     """
     path = Path(path)
     with writing(path):
@@ -68,6 +68,8 @@ def add_tiles(
         intake = Intake(path, embedder, chosen, origin_of(rows), gallery.info, restart, Standing(gallery), replace)
         intake.take(rows, progress)
         if len(intake) == 0:
+            if not intake.skipped:
+                raise GalleryError(f"the source has no tiles; check it. {path} stays as it was")
             return AddReport(0, 0, tuple(intake.skipped), gallery.version)
         new = [Segment.open(path, entry, gallery.info.dim, gallery.info.dtype) for entry in intake.segments()]
         old = [row for segment in new for id in segment.ids.all() if (row := gallery.row(id.decode())) is not None]

@@ -46,9 +46,8 @@ def writing(path: Path, create: bool = False) -> Iterator[None]:
             read_info(path)  # nothing is left in a folder that is no gallery
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise GalleryError(
-            f"can't write to {path} ({error.strerror or error}); choose another place with -o, or mend its permissions"
-        ) from None
+        remedy = "choose another place with -o, or mend its permissions" if create else "mend that, or change a copy"
+        raise GalleryError(f"can't write to {path} ({error.strerror or error}); {remedy}") from None
     try:
         _hold(path, lock)
         try:

@@ -69,6 +69,8 @@ def test_refusals(cli: Any, built: Path, words: tuple, source: Path, other_tiny_
         "embeds differently" in cli("index", "add", source, "--bundle", other_tiny_bundle, "--gallery", built).refused()
     )
     assert "skip-anywhere" in cli("index", "add", source, *words, "--duplicates", "hide").refused()
+    (tmp_path / "empty.csv").write_text("path,lat,lon\n")
+    assert "the source has no tiles" in cli("index", "add", tmp_path / "empty.csv", *words).refused()
     none = ("--gallery", tmp_path / "none")
     for verb in (("add", source), ("delete", "x"), ("stats",), ("compact",)):
         assert "edgegeo index build" in cli("index", *verb, *words[:2], *none).refused()
@@ -115,8 +117,13 @@ def test_codes_and_places(cli: Any, tiny_bundle: Path, source: Path, built: Path
     ):  # fmt: skip
         hits = cli("index", "search", "--text", "a field", *place, *words, "--json").json["hits"]
         assert {hit["id"] for hit in hits} == expected
+    area["coordinates"][0][1:3] = area["coordinates"][0][2:0:-1]
+    (tmp_path / "crossed.json").write_text(json.dumps(area))
+    said = cli("index", "search", "--text", "a field", "--polygon", tmp_path / "crossed.json", *words).refused()
+    assert "crosses itself near longitude -98.50000, latitude -9.50000" in said
     for wrong in (
         ("--within", "1,2"),
+        ("--within", "1,2,inf"),
         ("--box", "1,2,3"),
         ("--box", "2,0,1,0"),
         ("--within", "1,2,3", "--box", "0,0,1,1"),
