@@ -31,12 +31,18 @@ def test_the_comparison_in_small(script: Any, tmp_path: Path) -> None:
     assert len(best) == 8
     assert min(best.values()) > 0.8
     (place,) = part["places"]
-    assert place["recall"] == 1.0  # few rows are compared as they are stored
+    assert place["within_recall"] == place["within_filled"] == 1.0  # few rows are compared as they are stored
+    assert place["mask_recall"] == place["grown_filled"] == 1.0
+    assert place["grown_recall"] > 0.9
+    assert place["grown_searches"] >= 1
     facts = script.opening(tmp_path, 2000)
     assert facts["rows"] == 2000
     assert facts["open_ms"] > 0
     document = {"date": "2000-01-01", "machine": {"cores": 1}, "versions": {}, "parts": {"32": part, "open": facts}}
-    assert "| FAISS flat SQ8 | every row | 32 (25%) |" in script.markdown(document)
+    page = script.markdown(document)
+    assert "| FAISS flat SQ8 | every row | 32 (25%) |" in page
+    assert "float16 rows of 16 numbers" in page
+    assert sum(line.startswith("| 500 | ") for line in page.splitlines()) == 1
 
 
 def test_points_lie_on_the_sphere(script: Any) -> None:
