@@ -8,6 +8,7 @@ from PIL import Image, ImageChops, ImageDraw
 from edgegeo.planet.landmarks import SIDES
 from edgegeo.planet.noise import Dice
 from edgegeo.planet.palette import FLAGS, LINE_COLOURS, PAINTS, RGB, lit, mix
+from edgegeo.planet.pen import Pen
 from edgegeo.planet.place import Place
 from edgegeo.planet.plants import house_side, tree_colour, tree_side
 from edgegeo.planet.satellite import SHEET, grain_sheets, light_table
@@ -50,12 +51,8 @@ class Camera:
         return out
 
 
-class StandPen:
-    """Draws an upright thing in metres: x to the right, y up from the ground at the thing's depth."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw) -> None:
-        self.draw = draw
-        self.ox = self.oy = self.scale = 0.0
+class SidePen(Pen):
+    """Draws an upright thing from the side, y up from the ground at the thing's depth."""
 
     def move(self, camera: Camera, side: float, depth: float, swell: float) -> None:
         """Stand at (side, depth) metres from the camera; things are drawn `swell` times their size."""
@@ -63,24 +60,6 @@ class StandPen:
         self.ox = camera.middle + side * scale
         self.oy = camera.horizon + CAMERA_HEIGHT * scale
         self.scale = scale * swell
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, fill: RGB) -> None:
-        s = self.scale
-        self.draw.rectangle((self.ox + x0 * s, self.oy - y1 * s, self.ox + x1 * s, self.oy - y0 * s), fill)
-
-    def poly(self, points: tuple[Point, ...], fill: RGB) -> None:
-        s, ox, oy = self.scale, self.ox, self.oy
-        self.draw.polygon([(ox + x * s, oy - y * s) for x, y in points], fill)
-
-    def disc(self, x: float, y: float, r: float, fill: RGB, ry: float | None = None) -> None:
-        s = self.scale
-        px, py, rx, ry = self.ox + x * s, self.oy - y * s, r * s, (r if ry is None else ry) * s
-        self.draw.ellipse((px - rx, py - ry, px + rx, py + ry), fill)
-
-    def line(self, x0: float, y0: float, x1: float, y1: float, width: float, fill: RGB) -> None:
-        s = self.scale
-        ends = (self.ox + x0 * s, self.oy - y0 * s, self.ox + x1 * s, self.oy - y1 * s)
-        self.draw.line(ends, fill, max(1, round(width * s)))
 
 
 def render_ground(place: Place, heading: float, size: int) -> Image.Image:
@@ -239,7 +218,7 @@ def _road_detail(draw: ImageDraw.ImageDraw, camera: Camera, scene: Scene) -> Non
 
 
 def _things(draw: ImageDraw.ImageDraw, camera: Camera, scene: Scene) -> None:
-    pen = StandPen(draw)
+    pen = SidePen(draw)
     seen: list[tuple[float, float, Thing]] = []
     for thing in scene.things:
         side, depth = camera.turn(thing.x, thing.y)
@@ -262,7 +241,7 @@ def _things(draw: ImageDraw.ImageDraw, camera: Camera, scene: Scene) -> None:
             SIDES[thing.kind](pen)
 
 
-def _post(pen: StandPen, scene: Scene) -> None:
+def _post(pen: SidePen, scene: Scene) -> None:
     kind, paint = scene.place.region.post, post_paint(scene)
     wood: RGB = (104, 78, 56)
     if kind == "bollard":
@@ -286,7 +265,7 @@ def _post(pen: StandPen, scene: Scene) -> None:
         pen.disc(3.2, 9.3, 0.9, (255, 246, 190))
 
 
-def _sign(pen: StandPen, scene: Scene) -> None:
+def _sign(pen: SidePen, scene: Scene) -> None:
     region = scene.place.region
     a, b = (PAINTS[c] for c in region.flag_colours)
     pen.box(-0.4, 0, 0.4, 5, (120, 120, 124))

@@ -1,13 +1,13 @@
 """The landmarks and other upright things, each drawn twice: from above and from the road.
 
-A drawer from above gets a `TopPen` whose origin is the thing's middle (metres, x east, y north); a drawer from the
-side gets a `SidePen` (metres, x to the right, h up from the ground). Sizes fit a circle of 20 m radius.
+A drawer from above gets a `TopPen` whose origin is the thing's middle; a drawer from the side gets a `Pen` whose origin
+is on the ground below it. Sizes fit a circle of 20 m radius.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from edgegeo.planet.palette import RGB, lit
+from edgegeo.planet.pen import Pen, TopPen
 
 GREY: RGB = (150, 150, 152)
 DARK: RGB = (60, 60, 66)
@@ -19,26 +19,6 @@ BRICK: RGB = (150, 74, 58)
 STONE: RGB = (168, 160, 146)
 GLASS: RGB = (206, 240, 226)
 AZURE: RGB = (40, 140, 220)
-
-
-class Pen(Protocol):
-    """What both pens can do, in metres around the thing's origin."""
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, fill: RGB) -> None: ...
-
-    def poly(self, points: tuple[tuple[float, float], ...], fill: RGB) -> None: ...
-
-    def disc(self, x: float, y: float, r: float, fill: RGB, ry: float | None = None) -> None: ...
-
-    def line(self, x0: float, y0: float, x1: float, y1: float, width: float, fill: RGB) -> None: ...
-
-
-class TopPen(Pen, Protocol):
-    """A pen that also casts shadows: the shadow of a box or disc of the given height."""
-
-    def shade_box(self, x0: float, y0: float, x1: float, y1: float, height: float) -> None: ...
-
-    def shade_disc(self, x: float, y: float, r: float, height: float) -> None: ...
 
 
 def _water_tower_top(p: TopPen) -> None:

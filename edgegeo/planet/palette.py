@@ -159,7 +159,6 @@ LINES = ("none", "dashed", "solid", "double")
 LINE_COLOURS: dict[str, RGB] = {"white": (250, 250, 250), "yellow": (252, 206, 24), "red": (222, 44, 40)}
 POSTS = ("pole", "crossbar", "bollard", "lattice", "lamp")
 FLAGS = ("upright", "level", "cross", "slanted")
-TREES = ("pine", "oak", "palm", "poplar", "cactus", "acacia", "cherry", "birch")
 FIELDS = ("strips", "blocks", "ribbons", "patchwork", "circles", "hedges")
 
 CULTURES: tuple[tuple[str, str, str], ...] = (  # roof family, tree, field pattern

@@ -1,7 +1,8 @@
 """Trees and houses, from above and from the road, with the pens of `landmarks`."""
 
-from edgegeo.planet.landmarks import DARK, Pen, TopPen
+from edgegeo.planet.landmarks import DARK
 from edgegeo.planet.palette import RGB, lit, mix
+from edgegeo.planet.pen import Pen, TopPen
 
 _TREE_TINT: dict[str, tuple[RGB, float]] = {  # own colour, and how much the land's foliage tints it
     "pine": ((16, 74, 52), 0.35),

@@ -9,6 +9,7 @@ from PIL import Image, ImageChops, ImageDraw
 from edgegeo.planet.landmarks import TOPS
 from edgegeo.planet.noise import Dice, grain_sheet, mix64
 from edgegeo.planet.palette import AIR_PATH, LINE_COLOURS, PAINTS, RGB, along, lit, mix
+from edgegeo.planet.pen import TopPen
 from edgegeo.planet.place import Place
 from edgegeo.planet.plants import house_top, tree_colour, tree_top
 from edgegeo.planet.scene import (
@@ -27,47 +28,6 @@ from edgegeo.planet.scene import (
 SHEET = 1024
 
 
-class TilePen:
-    """Draws in metres around an origin, on a canvas of `scale` pixels per metre; also casts shadows."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw, scale: float, shade: Point, shade_colour: RGB) -> None:
-        self.draw, self.scale, self.shade, self.shade_colour = draw, scale, shade, shade_colour
-        self.ox = self.oy = HALF * scale
-
-    def move(self, x: float, y: float) -> None:
-        """Put the origin at (x, y) metres."""
-        self.ox, self.oy = (x + HALF) * self.scale, (HALF - y) * self.scale
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, fill: RGB) -> None:
-        s = self.scale
-        self.draw.rectangle((self.ox + x0 * s, self.oy - y1 * s, self.ox + x1 * s, self.oy - y0 * s), fill)
-
-    def poly(self, points: tuple[Point, ...], fill: RGB) -> None:
-        s, ox, oy = self.scale, self.ox, self.oy
-        self.draw.polygon([(ox + x * s, oy - y * s) for x, y in points], fill)
-
-    def disc(self, x: float, y: float, r: float, fill: RGB, ry: float | None = None) -> None:
-        s = self.scale
-        px, py, rx, ry = self.ox + x * s, self.oy - y * s, r * s, (r if ry is None else ry) * s
-        self.draw.ellipse((px - rx, py - ry, px + rx, py + ry), fill)
-
-    def line(self, x0: float, y0: float, x1: float, y1: float, width: float, fill: RGB) -> None:
-        s = self.scale
-        ends = (self.ox + x0 * s, self.oy - y0 * s, self.ox + x1 * s, self.oy - y1 * s)
-        self.draw.line(ends, fill, max(1, round(width * s)))
-
-    def shade_box(self, x0: float, y0: float, x1: float, y1: float, height: float) -> None:
-        dx, dy = self.shade[0] * height, self.shade[1] * height
-        low_x, high_x = (x0, x1) if dx * dy >= 0 else (x1, x0)
-        self.poly(((low_x, y1), (low_x + dx, y1 + dy), (high_x + dx, y0 + dy), (high_x, y0)), self.shade_colour)
-        self.box(x0 + dx, y0 + dy, x1 + dx, y1 + dy, self.shade_colour)
-
-    def shade_disc(self, x: float, y: float, r: float, height: float) -> None:
-        dx, dy = self.shade[0] * height, self.shade[1] * height
-        self.line(x, y, x + dx, y + dy, 2 * r, self.shade_colour)
-        self.disc(x + dx, y + dy, r, self.shade_colour)
-
-
 def render_satellite(place: Place, size: int) -> Image.Image:
     """The tile of a place, (size, size) RGB."""
     scale = 2.0 * size / (2.0 * HALF)
@@ -76,7 +36,7 @@ def render_satellite(place: Place, size: int) -> Image.Image:
     scene = build_scene(place)
     image = Image.new("RGB", (2 * size, 2 * size), scene.ground)
     shade = _shade_vector(place)
-    pen = TilePen(ImageDraw.Draw(image), scale, shade, lit(mix(scene.ground, (20, 26, 40), 0.62), 0.8))
+    pen = TopPen(ImageDraw.Draw(image), scale, shade, lit(mix(scene.ground, (20, 26, 40), 0.62), 0.8))
     _draw_ground(pen, scene)
     _draw_roads(pen, scene)
     for thing in sorted(scene.things, key=lambda t: (t.kind == "post", -t.y)):
@@ -90,7 +50,7 @@ def _shade_vector(place: Place) -> Point:
     return (0.3 * length, length if place.lat >= 0 else -length)
 
 
-def _draw_ground(pen: TilePen, scene: Scene) -> None:
+def _draw_ground(pen: TopPen, scene: Scene) -> None:
     hedge = scene.place.region.fields == "hedges"
     border = lit(scene.foliage, 0.6) if hedge else lit(mix(scene.soil, scene.ground, 0.5), 0.85)
     for patch in scene.patches:
@@ -116,7 +76,7 @@ def _draw_ground(pen: TilePen, scene: Scene) -> None:
         pen.poly(inner, lit(scene.water_colour, 0.84))
 
 
-def _draw_patch(pen: TilePen, scene: Scene, patch: Patch, border: RGB, width: float) -> None:
+def _draw_patch(pen: TopPen, scene: Scene, patch: Patch, border: RGB, width: float) -> None:
     corners = patch.corners
     if min(abs(x) for x, _ in corners) > HALF * 1.4 and min(abs(y) for _, y in corners) > HALF * 1.4:
         return
@@ -141,7 +101,7 @@ def _draw_patch(pen: TilePen, scene: Scene, patch: Patch, border: RGB, width: fl
         pen.line(x0, y0, x1, y1, width, border)
 
 
-def _draw_roads(pen: TilePen, scene: Scene) -> None:
+def _draw_roads(pen: TopPen, scene: Scene) -> None:
     region = scene.place.region
     for (x0, y0), (x1, y1) in scene.roads:
         pen.line(x0, y0, x1, y1, 2 * VERGE_HALF if (x0, y0) == scene.at(-400.0, 0.0) else 22.0, scene.soil)
@@ -161,7 +121,7 @@ def _draw_roads(pen: TilePen, scene: Scene) -> None:
         pen.disc(*scene.roundabout, 4.0, post_paint(scene))
 
 
-def _draw_lines(pen: TilePen, scene: Scene) -> None:
+def _draw_lines(pen: TopPen, scene: Scene) -> None:
     region = scene.place.region
     if region.line == "none":
         return
@@ -175,7 +135,7 @@ def _draw_lines(pen: TilePen, scene: Scene) -> None:
             pen.line(*scene.at(-400.0, v), *scene.at(400.0, v), 2.0, colour)
 
 
-def _draw_thing(pen: TilePen, scene: Scene, thing: Thing) -> None:
+def _draw_thing(pen: TopPen, scene: Scene, thing: Thing) -> None:
     pen.move(thing.x, thing.y)
     if thing.kind == "tree":
         tree_top(pen, scene.place.region.tree, thing.size, tree_colour(scene.place.region.tree, scene.foliage))
