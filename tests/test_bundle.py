@@ -131,6 +131,7 @@ def cut_manifest(root: Path) -> None:
         (cut_manifest, "can't be read"),
         (edit(lambda d: d.update(schema=99)), "version 99"),
         (edit(lambda d: d.pop("image")), "lacks the key 'image'"),
+        (edit(lambda d: d["components"]["trunk"].update(file="")), "lists no graph ''"),
         (
             edit(lambda d: d["files"].update({"../../etc/passwd": {"bytes": 1, "sha256": ""}})),
             "outside the bundle",

@@ -36,8 +36,6 @@ class Proposals:
     """The candidates, weighed by the tiles."""
     tile: Doubles
     """The tile that fits and that the candidates speak for most."""
-    tile_index: Any
-    """(B,) its place among the tiles."""
     candidate_weights: Doubles
     """(B, K), of `joint`."""
     tile_weights: Doubles
@@ -96,15 +94,14 @@ def propose(clues: Clues, generation: Fusing, gallery: Fusing) -> Proposals:
     together = believed(clues, gallery, tiles=True) if has_tiles else alone
     joint = centre(gallery.rule, points, together, gallery.bandwidth_km) if has_tiles else written
     features = _written_features(clues, points, alone, written)
-    weights, index, tile = tile_weights(clues, gallery.tile_temperature), np.zeros(len(points), int), joint
+    weights, tile = tile_weights(clues, gallery.tile_temperature), joint
     if has_tiles:
         near = (kernel(sphere.table_km(tiles, points), gallery.tile_km) * alone[..., None, :]).sum(axis=-1)
         held = weights * (near + 1e-3)
         weights = held / np.maximum(held.sum(axis=-1, keepdims=True), 1e-300)
-        index = weights.argmax(axis=-1)
         tile = sphere.picked(tiles, weights)
-        features |= _tile_features(clues, weights, index, sphere.between_km(tile, joint), near)
-    return Proposals(written, joint, tile, index, together, weights, features)
+        features |= _tile_features(clues, weights, weights.argmax(axis=-1), sphere.between_km(tile, joint), near)
+    return Proposals(written, joint, tile, together, weights, features)
 
 
 def _written_features(clues: Clues, points: Doubles, weights: Doubles, middle: Doubles) -> dict[str, Doubles]:

@@ -1,10 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgegeo.bundle import Bundle, open_bundle, publish, staging
+from edgegeo.bundle import MANIFEST_NAME, Bundle, open_bundle, publish, staging
 from edgegeo.errors import BundleError, InputError
 from edgegeo.runtime import verify_bundle
 from edgegeo.runtime.verify import golden_outputs
@@ -12,8 +13,6 @@ from edgegeo.runtime.verify import golden_outputs
 
 def republished(bundle: Bundle, target: Path, golden: dict) -> Path:
     """The same bundle with other golden data, hashes made anew."""
-    import shutil
-
     with staging(target) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         np.savez(folder / "golden.npz", **golden)
@@ -64,8 +63,6 @@ def test_missing_and_misshapen_outputs_fail(tiny_bundle: Path, tmp_path: Path) -
 
 
 def test_damage_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(tiny_bundle, copy)
     graph = copy / "onnx" / "vision_encoder.onnx_data"
@@ -76,6 +73,23 @@ def test_damage_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
         verify_bundle(copy)
     with pytest.raises(BundleError, match="can't be run"):
         verify_bundle(republished(open_bundle(tiny_bundle), tmp_path / "b", {"image": np.zeros(3)}))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("roles.embed.dim", 99), ("roles.embed.dim", -1), ("image.tokens", 0), ("trunk.layers", 43)]
+)
+def test_a_damaged_manifest_is_an_error(tiny_bundle: Path, tmp_path: Path, place: str, value: int) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "copy")
+    file = tmp_path / "copy" / MANIFEST_NAME
+    manifest = json.loads(file.read_text())
+    *above, last = place.split(".")
+    table = manifest
+    for name in above:
+        table = table[name]
+    table[last] = value
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"can't be run .*; export the bundle again"):
+        verify_bundle(tmp_path / "copy")
 
 
 def test_golden_inputs_are_needed(tiny_bundle: Path) -> None:
