@@ -1,7 +1,7 @@
 """bf16 weights to compute with, float32 masters to learn on: what makes a CPU with bf16 instructions fast."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,13 +18,19 @@ class Masters:
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.98),
         clip: float = 1.0,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
+        """factors: by parameter name, what the learning rate is multiplied by; 1 where nothing is said."""
         self._live = dict(parameters)
         self._masters = {name: p.detach().float().clone().requires_grad_(True) for name, p in self._live.items()}
-        matrices = [m for m in self._masters.values() if m.ndim > 1]
-        others = [m for m in self._masters.values() if m.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self._optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+        groups: dict[tuple[bool, float], list[Tensor]] = {}
+        for name, master in self._masters.items():
+            groups.setdefault((master.ndim > 1, (factors or {}).get(name, 1.0)), []).append(master)
+        self._optimiser = torch.optim.AdamW(
+            [{"params": group, "weight_decay": weight_decay if matrices else 0.0, "factor": factor}
+             for (matrices, factor), group in groups.items()],
+            lr=lr, betas=betas, fused=True,
+        )  # fmt: skip
         self._clip = clip
 
     def step(self, lr: float) -> float:
@@ -37,7 +43,7 @@ class Masters:
             live.grad = None
         norm = float(torch.nn.utils.clip_grad_norm_(list(self._masters.values()), self._clip))
         for group in self._optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         if math.isfinite(norm):
             self._optimiser.step()
         self._write_back()

@@ -123,7 +123,10 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
     retriever = Retriever(learner, settings)
     learned = [*learner.trainable, *((f"retriever.{name}", p) for name, p in retriever.named_parameters())]
     lr = settings.lr or (SLQ_RATE if settings.method == "slq" else LORA_RATE)
-    masters = Masters(learned, lr, settings.weight_decay if settings.method == "lora" else 0.0, betas=(0.9, 0.999))
+    masters = Masters(
+        learned, lr, settings.weight_decay if settings.method == "lora" else 0.0, betas=(0.9, 0.999),
+        factors={"retriever.queries": settings.queries_lr / lr} if settings.method == "hybrid" else None,
+    )  # fmt: skip
     hidden = learner.checkpoint.config.get_text_config().hidden_size
     if any(not 0 < dim < hidden for dim in settings.matryoshka):
         raise TrainingError(f"matryoshka holds numbers of dimensions from 1 to {hidden - 1}, the whole has {hidden}")
@@ -246,8 +249,9 @@ def _check(settings: RetrieverSettings) -> None:
         raise TrainingError("latent queries are pooled over themselves; leave pooling out")
     if not 0 <= settings.hard < 1 or settings.queries < 1 or settings.last < 1:
         raise TrainingError("hard must be in [0, 1), queries and last at least 1")
-    rates = (settings.temperature, settings.initial_temperature, 1.0 if settings.lr is None else settings.lr)
+    lr = 1.0 if settings.lr is None else settings.lr
+    rates = (settings.temperature, settings.initial_temperature, lr, settings.queries_lr)
     if not all(rate > 0 for rate in rates):  # NaN is not
-        raise TrainingError("temperature, initial_temperature and lr must be above 0")
+        raise TrainingError("temperature, initial_temperature, lr and queries_lr must be above 0")
     if settings.mine_every < 1 or settings.mine_places < 2:
         raise TrainingError("mine_every must be at least 1, mine_places at least 2")

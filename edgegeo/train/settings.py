@@ -187,6 +187,8 @@ class RetrieverSettings:
     memory: Memory = field(default_factory=Memory)
     lr: float | None = None
     """Highest learning rate; None: 3e-4 for a LoRA, 1e-2 for queries. The papers' 1e-4 and 5e-4 suit larger models."""
+    queries_lr: float = 1e-2
+    """hybrid: that of the queries, while `lr` is that of the LoRA beside them."""
     weight_decay: float = 0.01
     """lora: on its matrices. Queries, and a LoRA beside them, have none."""
     pooling: str = "eos"

@@ -72,6 +72,22 @@ def test_queries_and_temperature_are_all_that_is_written(
         assert all("vision_model" in name for name in adapted)
 
 
+def test_queries_beside_a_lora_learn_at_their_own_rate(base_folder: Path, data: Any, tmp_path: Path) -> None:
+    def trained(name: str, lr: float, queries_lr: float) -> np.ndarray:
+        out = tmp_path / name
+        train_retriever(
+            RetrieverSettings(
+                out=out, method="hybrid", checkpoint=base_folder, data=data, queries=3, lora=SMALL, schedule=quick(),
+                lr=lr, queries_lr=queries_lr,
+            )
+        )  # fmt: skip
+        return load_queries(out, 32)
+
+    still = trained("still", 1e-9, 1e-9)
+    assert np.abs(trained("lora", 1e-2, 1e-9) - still).max() < 1e-6
+    assert np.abs(trained("queries", 1e-9, 1e-2) - still).max() > 5e-3
+
+
 @pytest.mark.parametrize("pooling", ["eos", "mean", "last_k"])
 def test_what_was_trained_is_what_is_exported(pooling: str, base_folder: Path, data: Any, tmp_path: Path) -> None:
     """Training, the torch reference and the bundle embed alike, for each pooling."""
