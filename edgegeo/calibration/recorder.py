@@ -26,10 +26,15 @@ class Recorder:
     """Keeps its state in a folder: one finished or half-finished file a pass."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any], progress: Progress = silent) -> None:
-        """key: everything that the statistics depend on; what a run with another key left is removed."""
+        """key: everything that the statistics depend on; what a run with another key left is removed.
+
+        InputError for a folder that no run left.
+        """
         self.folder, self.progress = folder, progress
         told = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         mark = folder / "key"
+        if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is where a calibration keeps its state, and is something else; move it away")
         if not mark.is_file() or mark.read_text() != told:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)

@@ -93,9 +93,9 @@ def read_manifest(path: str | Path) -> SampleManifest:
         raise InputError(f"calibration manifest {file}: {fault}") from None
 
 
-def write_manifest(manifest: SampleManifest, path: str | Path) -> None:
+def write_manifest(manifest: SampleManifest, path: Path) -> None:
     """Write a manifest; OSError passes through."""
-    Path(path).write_text(json.dumps(to_plain(manifest), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(to_plain(manifest), indent=1) + "\n", encoding="utf-8")
 
 
 def _digest(*pieces: bytes) -> str:

@@ -1,10 +1,14 @@
 """edgegeo calibrate: what the matrices of a model multiply, recorded on samples, for exports that need to know."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgegeo.cli.files import check_suffix, check_target, write_whole
 from edgegeo.cli.flags import JsonFlag, choices, flag, named_values, token_budget
 from edgegeo.cli.output import emit_json, hush_libraries, note, progress_bar, say, table
 from edgegeo.errors import InputError
@@ -84,11 +88,12 @@ def command(
     kinds = () if moments == "none" else choices(moments, ("trunk", "head", "text", "vision"), "--moments")
     if sum((photos is not None, data is not None, random)) > 1:
         raise InputError("name one of --photos, --data and --random")
-    of_data = {"--data-root": data_root, "--split": split, "--option": option}
-    if data is None and (lost := [name for name, value in of_data.items() if value]):
-        raise InputError(f"{lost[0]} only works with --data NAME")
-    if licence is not None and photos is None and data is None:
-        raise InputError("--licence only works with --photos or --data; what is drawn here has its own")
+    _refuse({"--data-root": data_root, "--split": split, "--option": option}, data is None, "--data NAME")
+    _refuse({"--licence": licence}, data is None and photos is None, "--photos or --data")
+    if output is not None:
+        check_suffix(output, (".json",))  # arrays and state stand beside it, by other suffixes
+    for file in (output, save_manifest):
+        check_target(file)
     from edgegeo.calibration import check_samples, read_manifest, write_manifest
 
     with progress_bar() as progress:
@@ -105,11 +110,30 @@ def command(
         if manifest is not None:
             check_samples(read_manifest(manifest), drawn)
         if save_manifest is not None:
-            write_manifest(told, save_manifest)
+            write_whole(save_manifest, partial(write_manifest, told))
             note(f"wrote {save_manifest}")
         out = output or _home(run.name)
-        written = run.record(drawn, told, out, kinds, random, progress)
+        with _writing(out):
+            written = run.record(drawn, told, out, kinds, random, progress)
     emit_json(_document(written)) if as_json else _print(written)
+
+
+def _refuse(given: dict[str, Any], alone: bool, partner: str) -> None:
+    """Refuse a flag that would be ignored where it stands alone."""
+    for name, value in given.items():
+        if alone and value:
+            raise InputError(f"{name} only works with {partner}")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"can't write beside {out} ({error.strerror or error}); free some space and run the same command again, "
+            "which goes on where it stopped, or choose another place with -o"
+        ) from None
 
 
 def _open(subject: str | None, adapters: list[str], method: str | None, budget: "TokenBudget") -> "_Subject":

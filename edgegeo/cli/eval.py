@@ -14,11 +14,10 @@ from edgegeo.cli.eval_data import (
     LimitFlag,
     OptionFlag,
     SeedFlag,
-    check_target,
     print_results,
     score,
 )
-from edgegeo.cli.files import write_whole
+from edgegeo.cli.files import check_target, write_whole
 from edgegeo.cli.flags import BundleFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag, named_values
 from edgegeo.cli.output import emit_json, json_text, progress_bar, say, table
 from edgegeo.cli.trust import PlotFlag, TrustFlag, print_trust, write_plot
@@ -70,13 +69,13 @@ def command(
          "--joint": joint.replace("refuse", "") or None},
         {"--places": places, "--tasks": tasks, "--candidates": candidates if candidates > 1 else None, "--plot": plot},
     )  # fmt: skip
+    check_target(output)
     if data is None:
         _planet(bundle, places or 1000, split or "test", tasks or "retrieval,gps", against, candidates, plot, output,
                 threads, provider, as_json)  # fmt: skip
         return
     alone = checkpoint is not None and bundle is None
     bundles = tuple(find_bundle(one) for one in ([] if alone else [bundle]) + ([] if against is None else [against]))
-    check_target(output)
     document, results = score(
         DataRequest(data, data_root, split, named_values(option or []), checkpoint, adapter, bundles, limit, seed,
                     joint, details, threads, provider)

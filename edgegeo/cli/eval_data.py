@@ -2,14 +2,13 @@
 
 import csv
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from edgegeo.cli.files import write_whole
+from edgegeo.cli.files import check_target, write_whole
 from edgegeo.cli.flags import flag
 from edgegeo.cli.output import hush_libraries, note, percent, progress_bar, say, table
 from edgegeo.errors import InputError
@@ -229,15 +228,6 @@ def _write_details(draft: Path, results: "Sequence[Result]") -> None:
                         writer = csv.DictWriter(stream, list(row))
                         writer.writeheader()
                     writer.writerow(row)
-
-
-def check_target(target: Path | None) -> None:
-    """Find out now, not after hours of work, that a file can't be written."""
-    if target is None:
-        return
-    near = next((parent for parent in target.absolute().parents if parent.exists()), target.absolute().parent)
-    if target.is_dir() or not near.is_dir() or not os.access(near, os.W_OK):
-        raise InputError(f"can't write {target}; name a file in a folder that can be written to")
 
 
 def _name(result: "Result") -> str:

@@ -33,6 +33,15 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> Path:
     return target
 
 
+def check_target(target: Path | None) -> None:
+    """Find out now, not after hours of work, that a file can't be written."""
+    if target is None:
+        return
+    near = next((parent for parent in target.absolute().parents if parent.exists()), target.absolute().parent)
+    if target.is_dir() or not near.is_dir() or not os.access(near, os.W_OK):
+        raise InputError(f"can't write {target}; name a file in a folder that can be written to")
+
+
 def check_suffix(target: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse, before any work, a file whose suffix names no format that can be written."""
     if target.suffix.lower() not in suffixes:

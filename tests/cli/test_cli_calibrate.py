@@ -48,6 +48,16 @@ def test_faults_are_told_before_any_work(tiny_bundle: Path, cli: Any, tmp_path: 
     assert "no folder" in cli("calibrate", tiny_bundle, "--photos", tmp_path / "none").refused()
     for words in (("--data-root", tmp_path), ("--split", "train"), ("--option", "a=1"), ("--licence", "CC0")):
         assert f"{words[0]} only works with" in cli("calibrate", tiny_bundle, *words).refused()
+    assert ".json" in cli("calibrate", tiny_bundle, "--random", "-o", tmp_path / "c.npz").refused()
+    (tmp_path / "file").write_text("")
+    for flag in ("-o", "--save-manifest"):
+        words = ("--random", "--samples", 1, flag, tmp_path / "file" / "c.json")
+        assert "can't write" in cli("calibrate", tiny_bundle, *words).refused()
+    (tmp_path / "mine.work").mkdir()
+    (tmp_path / "mine.work" / "thesis.txt").write_text("years of work")
+    kept = cli("calibrate", tiny_bundle, "--random", "--samples", 1, "-o", tmp_path / "mine.json").refused()
+    assert "mine.work is where a calibration keeps its state" in kept
+    assert (tmp_path / "mine.work" / "thesis.txt").read_text() == "years of work"
     assert "leave those flags out" in cli("calibrate", tiny_bundle, "--random", "--method", "slq").refused()
     assert "--moments takes some of" in cli("calibrate", tiny_bundle, "--moments", "all").refused()
 
