@@ -139,9 +139,7 @@ def make_wheelhouse(
     unknown = [name for name in extras if name not in EXTRAS]
     if unknown:
         raise InputError(f"edgegeo has no extra '{unknown[0]}'; it has {', '.join(EXTRAS)}")
-    if out.exists() and not force:
-        raise InputError(f"{out} exists already; name another folder with -o, or replace it with --force")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    _check_places(out, force, pins, sources)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as scratch:
         own, folder = Path(scratch) / "own", Path(scratch) / "wheels"
         own.mkdir()
@@ -156,6 +154,23 @@ def make_wheelhouse(
             shutil.rmtree(out)
         folder.rename(out)
     return Wheelhouse(out, target, tuple(extras), wheels, "" if pins is None else pins.name, installed)
+
+
+def _check_places(out: Path, force: bool, pins: Path | None, sources: Sequence[Path]) -> None:
+    """Before minutes of downloads: what is read is there, and what is replaced is a wheelhouse."""
+    if out.exists() and not force:
+        raise InputError(f"{out} exists already; name another folder with -o, or replace it with --force")
+    if out.exists() and not (out / "install.sh").is_file():
+        raise InputError(f"{out} is not a wheelhouse, so --force doesn't replace it; name another folder with -o")
+    if pins is not None and not pins.is_file():
+        raise InputError(f"no file of versions at {pins}; give --constraint one like constraints.txt, or leave it out")
+    for source in sources:
+        if not source.is_dir():
+            raise InputError(f"no folder at {source}; give --find-links a folder of wheels")
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"can't write {out} ({error.strerror or error}); name another folder with -o") from None
 
 
 def collect(

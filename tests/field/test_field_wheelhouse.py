@@ -121,6 +121,25 @@ def test_a_wheelhouse_for_this_machine_is_really_installed(tmp_path: Path, monke
     assert "HASH" in tampered.stderr.upper()
 
 
+def test_what_is_no_wheelhouse_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for place in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        with pytest.raises(InputError, match="is not a wheelhouse"):
+            make_wheelhouse(place, JETSON, ("cpu",), force=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(InputError, match="can't write"):
+        make_wheelhouse(tmp_path / "mine" / "thesis.txt" / "below", JETSON, ("cpu",))
+
+
+def test_versions_and_wheels_that_are_not_there_are_told_before_any_download(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no file of versions at \S*none"):
+        make_wheelhouse(tmp_path / "out", JETSON, ("cpu",), pins=tmp_path / "none")
+    with pytest.raises(InputError, match=r"no folder at \S*none"):
+        make_wheelhouse(tmp_path / "out", JETSON, ("cpu",), sources=[tmp_path / "none"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_install_refuses_another_machine(tmp_path: Path) -> None:
     from edgegeo.field.wheelhouse import _write
 
