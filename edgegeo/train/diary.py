@@ -2,7 +2,18 @@
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+
+def read_diary(file: Path) -> list[dict[str, Any]]:
+    """The entries of a diary; a line that a full disk cut off is passed over."""
+    entries = []
+    for line in file.read_text("utf-8").splitlines():
+        with suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
 
 
 class Diary:
@@ -13,7 +24,7 @@ class Diary:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         if until is not None and file.is_file():
-            kept = [line for line in file.read_text("utf-8").splitlines() if json.loads(line)["step"] <= until]
+            kept = [json.dumps(entry) for entry in read_diary(file) if entry["step"] <= until]
             file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._sums: dict[str, float] = {}
         self._count = 0

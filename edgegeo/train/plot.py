@@ -1,15 +1,15 @@
 """A run's picture: loss and validation scores over its steps, as a PNG beside its diary."""
 
-import json
 from pathlib import Path
-from typing import Any
+
+from edgegeo.train.diary import read_diary
 
 
 def plot_run(diary: Path, target: Path, title: str) -> None:
     """Draw a diary: the loss of each step on the left, shares (0 to 1) of each validation on the right."""
     from matplotlib.figure import Figure  # without pyplot: no window system, nothing global
 
-    entries: list[dict[str, Any]] = [json.loads(line) for line in diary.read_text("utf-8").splitlines()]
+    entries = read_diary(diary)
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     left = figure.subplots()
     steps = [e["step"] for e in entries if "loss" in e]

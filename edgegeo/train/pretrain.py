@@ -27,6 +27,7 @@ from edgegeo.train.diary import Diary
 from edgegeo.train.losses import answer_loss, info_nce, last_positions, unit
 from edgegeo.train.masters import Masters, cosine
 from edgegeo.train.parallel import World
+from edgegeo.train.running import reading
 from edgegeo.train.sequences import Row, Writer
 from edgegeo.train.settings import BaseSettings
 from edgegeo.train.skeleton import END, NO, PROMPTS, YES, image_spec, new_model, save_checkpoint, train_tokenizer
@@ -171,6 +172,8 @@ def train_base(settings: BaseSettings, progress: Progress = silent) -> BaseRepor
         raise TrainingError(
             f"{settings.out} holds a checkpoint already; --resume goes on with it, or name another folder"
         )
+    if settings.resume and not (state / "state.json").is_file():
+        raise TrainingError(f"nothing to resume in {state}; leave out --resume to start anew")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     held_out = _drawn(settings, "validation", settings.data.validation, progress)
@@ -216,14 +219,14 @@ def _identity(settings: BaseSettings) -> dict[str, Any]:
 
 
 def _resumed(run: Pretraining, state: Path) -> int:
-    file = state / "state.json"
-    if not file.is_file():
-        raise TrainingError(f"nothing to resume in {state}; leave out --resume to start anew")
-    saved = json.loads(file.read_text("utf-8"))
+    with reading(state):
+        saved = json.loads((state / "state.json").read_text("utf-8"))
+        step = int(saved["step"])
     wanted = _identity(run.settings)
     changed = sorted(key for key, value in wanted.items() if saved.get(key) != value)
     if changed:
         names = ", ".join(changed)
         raise TrainingError(f"{state} was trained with other settings ({names}); use the same ones to resume")
-    run.masters.load(state / "state.safetensors")
-    return int(saved["step"])
+    with reading(state):
+        run.masters.load(state / "state.safetensors")
+    return step

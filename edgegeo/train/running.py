@@ -136,6 +136,19 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """TrainingError for a saved state that is damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(
+            f"the state in {folder} is damaged ({' '.join(str(error).split())}); move the folder away and start anew"
+        ) from None
+
+
 class Run:
     """The files of a run: state.json with the state it names to resume from, best.safetensors, run.json, run.png."""
 
@@ -153,18 +166,18 @@ class Run:
             with writing(self.folder.parent):
                 self.folder.mkdir(parents=True, exist_ok=True)
             return 0, 0, {}, {}
-        file = self.folder / "state.json"
-        if not file.is_file():
-            raise TrainingError(f"nothing to resume in {self.folder}; leave out --resume to start anew")
-        saved = json.loads(file.read_text("utf-8"))
+        with reading(self.folder):
+            saved = json.loads((self.folder / "state.json").read_text("utf-8"))
+            facts, told = saved["facts"], (saved["step"], saved["best_step"], saved["best"], saved["before"])
         wanted = json.loads(json.dumps(to_plain(self.job.facts)))
-        changed = sorted(key for key in wanted if saved["facts"].get(key) != wanted[key])
+        changed = sorted(key for key in wanted if facts.get(key) != wanted[key])
         if changed:
             raise TrainingError(
                 f"{self.folder} was trained with other settings ({', '.join(changed)}); use the same ones to resume"
             )
-        self.job.masters.load(self._state(saved["step"]))
-        return saved["step"], saved["best_step"], saved["best"], saved["before"]
+        with reading(self.folder):
+            self.job.masters.load(self._state(saved["step"]))
+        return told
 
     def save(self, step: int, best_step: int, best: Scores, before: Scores) -> None:
         """The state first, then the number that points to it: a kill between them resumes from the one before."""
@@ -251,11 +264,16 @@ def identity(settings: RetrieverSettings | GpsSettings | RerankerSettings, steps
 
 
 def run_folder(out: Path, resume: bool) -> Path:
-    """The folder of a run's own files, `OUT.run`; TrainingError where starting anew would write over anything."""
+    """The folder of a run's own files, `OUT.run`.
+
+    TrainingError where there is nothing to resume, or where starting anew would write over anything.
+    """
     out = Path(os.path.abspath(out))
     folder = out.parent / f"{out.name}.run"
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file; name a folder to write")
+    if resume and not (folder / "state.json").is_file():
+        raise TrainingError(f"nothing to resume in {folder}; leave out --resume to start anew")
     if resume:
         return folder
     if (folder / "state.json").is_file():

@@ -9,18 +9,23 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from invented import quick, tiny_settings
 
 from edgegeo.errors import TrainingError
+from edgegeo.train.diary import Diary, read_diary
 from edgegeo.train.gps import train_gps
+from edgegeo.train.masters import Masters
+from edgegeo.train.parallel import World
 from edgegeo.train.pretrain import train_base
 from edgegeo.train.reranker import train_reranker
 from edgegeo.train.retriever import train_retriever
-from edgegeo.train.running import finite, passed, run_folder, steps_of, writing
+from edgegeo.train.running import Run, finite, passed, run_folder, steps_of, writing
 from edgegeo.train.settings import GpsSettings, Lora, RerankerSettings, RetrieverSettings, Schedule
 
 pytest.importorskip("peft")
@@ -66,6 +71,26 @@ def test_a_resumed_run_has_the_same_curve_and_weights(
     assert (again.best_step, again.validation) == (whole.best_step, whole.validation)
     files = [out / "adapter_model.safetensors" for out in (settings.out, broken.out)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_diary_that_a_full_disk_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+    file = tmp_path / "diary.jsonl"
+    file.write_text('{"loss": 2.0, "step": 1}\n{"loss": 1.5, "step": 2}\n{"loss": 1.2, "st')
+    Diary(file, until=1).write(2, loss=1.4)
+    assert [(entry["step"], entry["loss"]) for entry in read_diary(file)] == [(1, 2.0), (2, 1.4)]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"step": 4}', '{"step": 4, "facts": {}, "best": {}, "before": {}}'])
+def test_a_damaged_state_is_told(content: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(content)
+    job: Any = SimpleNamespace(facts={}, masters=None)
+    with pytest.raises(TrainingError, match=r"is damaged .*; move the folder away and start anew"):
+        Run(tmp_path, job, World()).open(resume=True)
+    (tmp_path / "state.json").write_text('{"step": 4, "facts": {}, "best": {}, "before": {}, "best_step": 2}')
+    (tmp_path / "state-000004.safetensors").write_bytes(b"cut off")
+    job.masters = Masters([("a", torch.nn.Parameter(torch.zeros(2)))], 0.1, 0.0)
+    with pytest.raises(TrainingError, match=r"is damaged"):
+        Run(tmp_path, job, World()).open(resume=True)
 
 
 def test_other_settings_are_another_run(base_folder: Path, data: Any, tmp_path: Path) -> None:
@@ -146,6 +171,8 @@ def test_another_base_of_the_same_name_is_another_run(base_folder: Path, data: A
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run_folder(out, resume=False) == tmp_path / "out.run"
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run_folder(out, resume=True)
     out.mkdir()
     assert run_folder(out, resume=False) == tmp_path / "out.run"
     (out / "slq.safetensors").touch()
