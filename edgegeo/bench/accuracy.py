@@ -132,7 +132,7 @@ def pack_hits(values: NDArray[np.float64]) -> str:
 
 
 def unpack_hits(text: str, places: int) -> NDArray[np.float64]:
-    """The inverse of `pack_hits`; InputError for a text of another length."""
+    """(places,) of 0 and 1, the inverse of `pack_hits`; InputError for a text of another length."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))
     if not places <= len(bits) < places + 8:
         raise InputError(f"the results hold outcomes of {len(bits)} places instead of {places}; measure again")

@@ -62,7 +62,7 @@ def prompts_of(material: Material, trunk: str) -> list[Asked]:
 
 
 def texts_of(material: Material) -> list[dict[str, Ints]]:
-    """What the text tower of a dual encoder is fed."""
+    """What the text tower of a dual encoder is fed: for each text its inputs by name, (1, T) each."""
     role = material.model.bundle.manifest.roles.embed
     assert role is not None
     lower = role.lower_case

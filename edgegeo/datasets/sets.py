@@ -101,7 +101,7 @@ class RetrievalSet:
         return found.get(getattr(query, hit), ())
 
     def pool(self, row: int, protocol: RetrievalProtocol) -> NDArray[np.int64] | None:
-        """The gallery rows that query number `row` is ranked among under a protocol; None for all of them."""
+        """(G,) the gallery rows that query number `row` is ranked among under a protocol; None for all of them."""
         if protocol.pool == "given":
             if self.candidates is None:
                 raise InputError(f"{self.report.dataset} gives no candidates; use another of its protocols")

@@ -16,7 +16,7 @@ CANDIDATES = 40
 
 
 def coded_hits(embeddings: Embeddings, dims: Sequence[int] = ()) -> dict[str, NDArray[np.float64]]:
-    """One 0/1 value a place for each code, direction and k: `int8_text_to_tile_recall_at_1` and so on.
+    """(N,) of 0 and 1, a value a place, for each code, direction and k: `int8_text_to_tile_recall_at_1` and so on.
 
     int8: tiles with a scale per dimension, queries float32. binary: signs of both, by Hamming distance (a tie counts
     against the query). binary_rescored: the `CANDIDATES` nearest of those, scored again as int8. dims<d>: both cut to

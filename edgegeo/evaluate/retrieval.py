@@ -60,7 +60,7 @@ def ranks(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray
 
 
 def retrieval_hits(embeddings: Embeddings) -> dict[str, NDArray[np.float64]]:
-    """For each direction and k, one 0/1 value a place: `text_to_tile_recall_at_1` and so on."""
+    """For each direction and k (N,) of 0 and 1, a value a place: `text_to_tile_recall_at_1` and so on."""
     pairs = {
         "text_to_tile": (embeddings.texts, embeddings.tiles),
         "photo_to_tile": (embeddings.photos, embeddings.tiles),

@@ -25,7 +25,7 @@ class Sampling:
     seed: int = 0
 
     def rows(self, count: int) -> NDArray[np.int64] | None:
-        """Ascending rows of `count` queries; None where all are taken."""
+        """(limit,) ascending rows of `count` queries; None where all are taken."""
         if self.limit is None or self.limit >= count:
             return None
         if self.limit < 1:

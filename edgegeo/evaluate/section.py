@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def applies(self) -> NDArray[np.bool_]:
-        """The queries it applies to."""
+        """(N,) the queries it applies to."""
         return ~np.isnan(self.values)
 
 

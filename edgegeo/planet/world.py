@@ -115,7 +115,7 @@ class World:
         return out
 
     def is_land(self, lat: Floats, lon: Floats) -> NDArray[np.bool_]:
-        """Whether each of N points is above the sea."""
+        """(N,) whether each point, in degrees, is above the sea."""
         return self.sample(lat, lon)[:, 0] > 0.0
 
     def site(self, lat: float, lon: float) -> Site:

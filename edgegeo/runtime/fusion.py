@@ -141,7 +141,7 @@ def centre(rule: str, points: Doubles, weights: Doubles, width_km: float) -> Dou
 
 
 def kernel(far_km: Doubles, width_km: float | Doubles) -> Doubles:
-    """A Gaussian of the distance, 1 at the middle."""
+    """A Gaussian of distances in kilometres, 1 at the middle; the shape of `far_km`."""
     return np.asarray(np.exp(-0.5 * (far_km / width_km) ** 2))
 
 
@@ -211,7 +211,7 @@ def spoken(clues: Clues, points: Doubles, fusing: Fusing, km: float | None = Non
 
 
 def points_of(places: Doubles) -> Doubles:
-    """Unit vectors; missing places become the north pole, which their weight of 0 keeps out."""
+    """Unit vectors (..., 3) of (..., 2) degrees; missing places become the north pole, which their weight of 0 keeps out."""
     return sphere.vectors(np.where(np.isfinite(places), places, 90.0))
 
 

@@ -57,14 +57,14 @@ def pack(name: str, land: Iterable[Floats], borders: Iterable[Floats], labels: S
 
 
 def unwrapped(line: Floats) -> Floats:
-    """The line with longitudes that run on past 180 instead of jumping, beginning within [-180, 180)."""
+    """A line (N, 2) of longitude and latitude, its longitudes running on past 180 instead of jumping, beginning within [-180, 180)."""
     lon = np.rad2deg(np.unwrap(np.deg2rad(line[:, 0])))
     lon -= 360.0 * np.floor((lon[0] + 180.0) / 360.0)
     return np.stack([lon, line[:, 1]], axis=1)
 
 
 def closed_over_pole(ring: Floats, north: bool) -> Floats:
-    """A ring that goes around the planet, closed along a pole; any other ring as it is."""
+    """A ring (N, 2) that goes around the planet, closed along a pole; any other ring as it is."""
     if abs(ring[-1, 0] - ring[0, 0]) < 180.0:
         return ring
     pole = 90.0 if north else -90.0

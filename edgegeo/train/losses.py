@@ -32,7 +32,7 @@ def nested(queries: Tensor, keys: Tensor, dims: Sequence[int], loss: Callable[[T
 
 
 def unit(hidden: Tensor) -> Tensor:
-    """Rows of length one, float32."""
+    """(..., D) vectors of length one, float32."""
     return F.normalize(hidden.float(), dim=-1)
 
 

@@ -233,7 +233,7 @@ def steps_of(schedule: Schedule, places: int) -> int:
 
 
 def passed(number: int, batch: int, total: int, seed: int) -> NDArray[np.int64]:
-    """Which of `total` things a step takes: passes over all of them, each in an order of its own.
+    """(batch,) which of `total` things a step takes: passes over all of them, each in an order of its own.
 
     Where a pass ends inside a step, a few may be taken twice.
     """
