@@ -211,7 +211,7 @@ def spoken(clues: Clues, points: Doubles, fusing: Fusing, km: float | None = Non
 
 
 def points_of(places: Doubles) -> Doubles:
-    """Unit vectors (..., 3) of (..., 2) degrees; missing places become the north pole, which their weight of 0 keeps out."""
+    """Unit vectors (..., 3) of degrees (..., 2); missing places become the north pole, which weighs 0."""
     return sphere.vectors(np.where(np.isfinite(places), places, 90.0))
 
 

@@ -57,7 +57,7 @@ def pack(name: str, land: Iterable[Floats], borders: Iterable[Floats], labels: S
 
 
 def unwrapped(line: Floats) -> Floats:
-    """A line (N, 2) of longitude and latitude, its longitudes running on past 180 instead of jumping, beginning within [-180, 180)."""
+    """A line (N, 2) from within [-180, 180) on, with longitudes that run on past 180 instead of jumping."""
     lon = np.rad2deg(np.unwrap(np.deg2rad(line[:, 0])))
     lon -= 360.0 * np.floor((lon[0] + 180.0) / 360.0)
     return np.stack([lon, line[:, 1]], axis=1)
