@@ -8,7 +8,10 @@ import typer
 from edgegeo.cli.flags import JsonFlag, flag
 from edgegeo.cli.output import emit_json, progress_bar, say
 
-ToFlag = Annotated[str, flag("--to", verb="index", help="postgresql://USER@HOST:PORT/DATABASE/GALLERY.")]
+ToFlag = Annotated[
+    str,
+    flag("--to", verb="index", help="postgresql://USER@HOST:PORT/DATABASE/GALLERY; HOST:PORT,HOST:PORT of a cluster."),
+]
 IndexFlag = Annotated[
     str,
     flag("--index", verb="index", help="hnsw (approximate, fast), exact, or auto: hnsw from 20,000 tiles."),

