@@ -40,6 +40,7 @@ def export(
     """
     if budget is not None:
         budget.check(recipe)
+    check_target(out)
     # Imported here: torch, transformers and onnx take seconds, and a wrong option should be told before.
     from edgegeo.export.costs import Costs
     from edgegeo.export.onnx_folder import export_onnx_folder, onnx_home
@@ -53,7 +54,6 @@ def export(
         if budget is not None:
             raise InputError(f"{checkpoint} holds ONNX graphs, which are packed as they are; leave --max-drop out")
         return export_onnx_folder(checkpoint, recipe, out, places, progress)
-    check_target(out)
     seen = check_room(checkpoint, recipe, out, adapters, force)
     if announce is not None:
         announce(seen)

@@ -1,6 +1,7 @@
 """edgegeo export: flags, refusals, and the table it ends with."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ def test_refusals(cli: Any, tmp_path: Path) -> None:
     assert "mamba" in cli("export", other, "-o", target).refused()
     assert "recipe" in cli("export", "--recipe", tmp_path / "none.toml").refused()
     assert not target.exists()
+
+
+def test_a_folder_of_something_else_is_told_before_the_libraries_load(
+    cli: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    monkeypatch.setitem(sys.modules, "edgegeo.export.source", None)  # importing it fails
+    assert "is not a bundle" in cli("export", "--int8", "-o", tmp_path / "mine").refused()
 
 
 def test_table_lines() -> None:
