@@ -28,7 +28,7 @@ from edgegeo.train.reranker import open_retriever
 from edgegeo.train.sources import PlanetSource
 
 RESULTS = Path(__file__).parent / "results"
-PLACES, LONG_ANSWERS = 1000, 400
+PLACES, LONG_ANSWERS = 1000, 200
 """Test places; long answers are slow without a cache, so fewer are written."""
 FIRST_SEED = 1234
 RECALLS = [f"{kind}_recall_at_{k}" for kind in ("text", "photo") for k in (1, 5, 10)]
@@ -63,7 +63,8 @@ EXPERIMENTS = (
     Experiment("lora-0.05", "LoRA, temperature 0.05", f"{LORA} --set temperature=0.05"),
     Experiment("lora-learned", "LoRA, temperature learned", f"{LORA} --set learn_temperature=true"),
     Experiment("gps-long", "GPS, description first",
-               f"{GPS} --steps 150 --set form=reason --set schedule.validate_every=75", "reason"),
+               f"{GPS} --steps 100 --set form=reason --set validation_photos=50 --set schedule.validate_every=100",
+               "reason"),
 )  # fmt: skip
 
 
