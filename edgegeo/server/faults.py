@@ -148,7 +148,10 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code, text = _HTTP_CODES.get(error.status_code, ("http_error", "the request was refused"))
-        return respond(Refusal(error.status_code, code, text, headers=dict(error.headers or {})))
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # see guard.HeadAsGet
+        return respond(Refusal(error.status_code, code, text, headers=headers))
 
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -102,7 +102,7 @@ def test_other_methods_are_told_the_right_ones(admin: TestClient) -> None:
             if verb not in said:
                 answer = admin.request(verb, address, headers=ADMIN)
                 assert answer.status_code == 405, (verb, address)
-                assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == said
+                assert set(answer.headers["allow"].split(", ")) == said | ({"HEAD"} if "GET" in said else set())
                 assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
