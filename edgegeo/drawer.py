@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-import edgegeo
 from edgegeo.errors import InputError
 from edgegeo.schema import SchemaFault, parse
 
@@ -17,7 +16,7 @@ T = TypeVar("T")
 
 def toml_files(drawer: str, packaged: str) -> dict[str, Path]:
     """Name -> file of every TOML file in a drawer; packaged: where the wheel has it, from the package's folder."""
-    package = Path(edgegeo.__file__).resolve().parent
+    package = Path(__file__).resolve().parent
     folders = [package.parent / drawer, package / packaged]
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
 
