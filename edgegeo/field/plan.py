@@ -187,7 +187,9 @@ def _need(subject: Subject, device: Device, load: Load) -> Need:
     growth = dict.fromkeys(SESSION, ENGINE) if device.kind == "gpu" else SESSION
     weights = sum(part.bytes * growth[part.precision] for part in opened)
     largest = max(part.bytes for part in opened)
-    values = 0 if subject.shape.dual else subject.shape.kv_values * load.length * load.batch
+    # An engine reads one half of its cache and writes the other (edgegeo/runtime/engines/cache.py).
+    rows = load.batch * (2 if device.kind == "gpu" else 1)
+    values = 0 if subject.shape.dual else subject.shape.kv_values * load.length * rows
     return Need(
         weights=weights / MB, mapped=sum(part.bytes for part in subject.parts if part.kind == "table") / MB,
         kv=values * _kv_size(device, subject.precisions) / MB, activations=_activations(subject, device, load) / MB,

@@ -207,6 +207,8 @@ def test_faster_precisions_on_a_gpu_and_the_memory_to_build_an_engine(tmp_path: 
     gpu = load_device("orin-nano-8gb")
     needs = {p: plan_of(folder, gpu, precision=p).need for p in ("fp32", "fp16", "int8")}
     assert needs["fp32"].build > needs["fp16"].build > needs["int8"].build > 0
+    once = plan_of(folder, SLOW).need.kv  # in fp32; an engine's cache is fp16, and there twice
+    assert [one.kv for one in needs.values()] == [once] * 3
     rates = [gpu.peak(name) for name in ("fp32", "fp16", "int4", "int8")]
     assert rates == sorted(rates)
     assert gpu.peak("int4") == gpu.peak("fp16")
