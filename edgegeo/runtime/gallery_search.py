@@ -1,11 +1,13 @@
 """How a gallery is searched: by every row, by codes or lists that name candidates, and only where a region lets it.
 
 Whatever names the candidates, their stored vectors give the scores and the order. Few rows (all of a small segment, or
-those that a region holds) are compared as they are stored, which is exact; more of them by their codes.
+those that a region holds) are compared as they are stored, which is exact; more of them by their codes. A region that
+holds a good part of a segment with lists only filters what they name.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -18,42 +20,72 @@ from edgegeo.runtime.search import QUERY_BLOCK, Floats, Numbers, best, products,
 
 EXACT_ROWS = 1 << 14
 """Up to here stored rows are scored at once: it takes 10 to 20 ms, and codes would leave some of them to chance."""
+FILTERED_ROWS = 1 << 16
+"""Rows near a region from which on lists are asked first: they answer in a few ms, and 2^16 places alone take that."""
 _GAP = 1 << 12  # Rows between two ranges that are read with them rather than skipped.
 _CODES_A_PIECE = 1 << 16
 _PLACES_A_PIECE = 1 << 18
+_FEW_PLACES = 1 << 10
+_LOOKS = 8
+_MOST_FETCHED = 1 << 15
 
 
-@dataclass(frozen=True)
 class Scope:
-    """The rows of a segment that a search may find."""
+    """The rows of a segment that a search may find: all, or those in a region, without the deleted ones."""
 
-    ranges: Numbers
-    """(R, 2) where they lie, from and up to, ascending."""
-    rows: Numbers | None
-    """Their numbers, ascending; None: all but the deleted."""
-    deleted: Numbers
-    count: int
+    def __init__(self, segment: Segment, deleted: Numbers, region: Region | None) -> None:
+        """`deleted` ascending."""
+        self.segment, self.deleted, self.region = segment, deleted, region
+        self.ranges: Numbers = np.array([[0, len(segment)]])
+        """(R, 2) where they lie, from and up to, ascending."""
+        if region is not None:
+            self.ranges = segment.caps().touched(region, len(segment))
+        self.reach = int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
+        """Rows in the ranges."""
+        listed = any(stage.kind == "ivf" for stage in segment.entry.stages)
+        self.filters = listed and region is not None and self.reach >= FILTERED_ROWS
+        """Whether lists should be asked first: telling which of the rows the region holds costs more."""
 
+    @cached_property
+    def rows(self) -> Numbers | None:
+        """Their numbers, ascending; None: all but the deleted."""
+        if self.region is None:
+            return None
+        # Many short ranges are asked for at once.
+        sizes = np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])
+        found = [np.empty(0, np.int64)]
+        for group in np.split(self.ranges, np.flatnonzero(np.diff(sizes // _PLACES_A_PIECE)) + 1):
+            spans = group.tolist()
+            if spans:
+                rows = np.concatenate([np.arange(start, end) for start, end in spans])
+                places = np.concatenate([self.segment.positions[start:end] for start, end in spans])
+                found.append(rows[self.region.holds(places)])
+        return self._left(np.concatenate(found))
 
-def scope_of(segment: Segment, deleted: Numbers, region: Region | None) -> Scope:
-    """All rows, or those in a region, without the `deleted` ones (ascending)."""
-    if region is None:
-        return Scope(np.array([[0, len(segment)]]), None, deleted, len(segment) - len(deleted))
-    ranges = segment.caps().touched(region, len(segment))
-    rows = np.concatenate([np.empty(0, np.int64), *_held(segment, ranges, region)])
-    if len(deleted):
-        rows = rows[~np.isin(rows, deleted, assume_unique=True)]
-    return Scope(ranges, rows, deleted, len(rows))
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.segment) - len(self.deleted) if self.rows is None else len(self.rows)
 
+    def up_to(self, k: int) -> int:
+        """The count, k at most: as a rule a few places tell that there are so many."""
+        found = 0
+        for start, end in islice(_pieces(self, _FEW_PLACES), _LOOKS if self.filters else 0):
+            found += len(self.kept(np.arange(start, end)))
+            if found >= k:
+                return k
+        self.filters = False  # the rows are told now
+        return min(k, self.count)
 
-def _held(segment: Segment, ranges: Numbers, region: Region) -> Iterator[Numbers]:
-    """Rows of the ranges that a region holds; many short ranges are asked for at once."""
-    sizes = np.cumsum(ranges[:, 1] - ranges[:, 0])
-    for group in np.split(ranges, np.flatnonzero(np.diff(sizes // _PLACES_A_PIECE)) + 1):
-        if len(group):
-            rows = np.concatenate([np.arange(start, end) for start, end in group.tolist()])
-            places = np.concatenate([segment.positions[start:end] for start, end in group.tolist()])
-            yield rows[region.holds(places)]
+    def kept(self, rows: Numbers) -> Numbers:
+        """Those of some rows that may be found; numbers below 0 are none."""
+        rows = rows[rows >= 0]
+        if self.region is not None:
+            rows = rows[self.region.holds(self.segment.positions[rows])]
+        return self._left(rows)
+
+    def _left(self, rows: Numbers) -> Numbers:
+        return rows[~np.isin(rows, self.deleted)] if len(self.deleted) else rows
 
 
 def search_stack(
@@ -64,14 +96,14 @@ def search_stack(
     scopes = []
     for segment, start in zip(stack.segments, stack.starts.tolist(), strict=False):
         first, last = np.searchsorted(deleted, (start, start + len(segment)))
-        scopes.append(scope_of(segment, deleted[first:last] - start, region))
-    k = min(k, sum(scope.count for scope in scopes))
+        scopes.append(Scope(segment, deleted[first:last] - start, region))
+    k = min(k, sum(scope.up_to(k) for scope in scopes))
     rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for at in range(0, len(queries) if k else 0, QUERY_BLOCK):
         part = queries[at : at + QUERY_BLOCK]
         named: list[list[Numbers]] = [[] for _ in part]
         for segment, scope, start in zip(stack.segments, scopes, stack.starts.tolist(), strict=False):
-            if scope.count:
+            if scope.up_to(1):
                 for line, found in zip(named, nominate(segment, scope, part, k), strict=True):
                     line.append(found + start)
         nominees = [line[0] if len(line) == 1 else np.concatenate(line) for line in named]
@@ -80,25 +112,39 @@ def search_stack(
 
 
 def nominate(segment: Segment, scope: Scope, queries: Floats, k: int) -> list[Numbers]:
-    """For each query the rows of a segment that are worth scoring."""
-    stages = {stage.kind: stage for stage in segment.entry.stages}
-    lists = stages.pop("ivf", None)
-    codes = next(iter(stages.values()), None)
-    if codes is None or scope.count <= max(EXACT_ROWS, 2 * wanted(codes, k)):
-        return [rows for rows, _ in best(_exact(segment, scope, queries), len(queries), k)]
-    # Lists know no regions and no deletions: they serve where nearly every row counts.
-    if lists is None or scope.rows is not None or 4 * len(scope.deleted) > len(segment):
-        return [rows for rows, _ in coded(segment, scope, queries, codes.kind, wanted(codes, k))]
-    found = inverted(segment).nearest(queries, wanted(lists, k), lists.probes)
-    kept = [line[line >= 0] for line in found]
-    if len(scope.deleted):
-        kept = [line[~np.isin(line, scope.deleted)] for line in kept]
-    short = [index for index, line in enumerate(kept) if len(line) < min(k, scope.count)]
-    if short:
-        more = coded(segment, scope, queries[short], codes.kind, wanted(codes, k))
-        for index, (rows, _) in zip(short, more, strict=True):
-            kept[index] = rows
+    """For each query the rows of a segment that are worth scoring: at least k, where there are so many."""
+    lists = next((stage for stage in segment.entry.stages if stage.kind == "ivf"), None)
+    # Lists know no regions and no deletions: they serve where a good part of the rows counts.
+    fit = scope.filters or (scope.region is None and scope.count > _few(segment, k))
+    if lists is None or not fit or 4 * len(scope.deleted) > len(segment):
+        return _compared(segment, scope, queries, k)
+    asked = wanted(lists, k)
+    count = asked * len(segment) // scope.reach
+    if scope.filters and count > _MOST_FETCHED:
+        return _compared(segment, scope, queries, k)
+    index = inverted(segment)
+    # As many more lists as would hold the rows asked for beyond, four times over.
+    found = index.nearest(queries, count, lists.probes + 4 * (count - asked) * index.lists // len(segment))
+    kept = [scope.kept(line) for line in found]
+    least = max(k, asked // 4) if scope.filters else min(k, scope.count)
+    if short := [number for number, line in enumerate(kept) if len(line) < least]:
+        for number, rows in zip(short, _compared(segment, scope, queries[short], k), strict=True):
+            kept[number] = rows
     return kept
+
+
+def _few(segment: Segment, k: int) -> int:
+    """Up to so many rows of a segment are scored as they are stored."""
+    codes = next((stage for stage in segment.entry.stages if stage.kind != "ivf"), None)
+    return len(segment) if codes is None else max(EXACT_ROWS, 2 * wanted(codes, k))
+
+
+def _compared(segment: Segment, scope: Scope, queries: Floats, k: int) -> list[Numbers]:
+    """`nominate` by every row of the scope, as stored or by its codes."""
+    codes = next((stage for stage in segment.entry.stages if stage.kind != "ivf"), None)
+    if codes is None or scope.count <= _few(segment, k):
+        return [rows for rows, _ in best(_exact(segment, scope, queries), len(queries), k)]
+    return [rows for rows, _ in coded(segment, scope, queries, codes.kind, wanted(codes, k))]
 
 
 def wanted(stage: StageEntry, k: int) -> int:

@@ -9,7 +9,7 @@ from edgegeo.bundle import FileEntry
 from edgegeo.progress import Progress
 from edgegeo.runtime.coded import write_codes
 from edgegeo.runtime.gallery_manifest import SegmentEntry, StageEntry
-from edgegeo.runtime.gallery_search import coded, inverted, scope_of
+from edgegeo.runtime.gallery_search import Scope, coded, inverted
 from edgegeo.runtime.gallery_segment import Segment
 from edgegeo.runtime.inverted import write_inverted
 from edgegeo.runtime.search import Numbers, search_parts
@@ -38,7 +38,7 @@ def make_stages(folder: Path, kind: str, approximate: bool, progress: Progress) 
     progress("recall", 0, len(chosen))
     nearest, _ = search_parts([rows], queries, _NEAREST + 1, np.empty(0, np.int64))
     truth = [line[line != row][:_NEAREST] for line, row in zip(nearest, chosen.tolist(), strict=True)]
-    whole = scope_of(segment, np.empty(0, np.int64), None)
+    whole = Scope(segment, np.empty(0, np.int64), None)
     found = [line for line, _ in coded(segment, whole, queries, kind, _CANDIDATES[-1])]
     stages = [_first(StageEntry(kind, count, _kept(truth, found, count)) for count in _CANDIDATES)]
     if lists:

@@ -57,6 +57,11 @@ class Inverted:
         if (self._index.ntotal, self._index.d) != segment.vectors.shape:
             raise GalleryError(f"{mapped.file} doesn't fit the segment's rows; build the gallery again")
 
+    @property
+    def lists(self) -> int:
+        """How many there are."""
+        return int(self._index.nlist)
+
     def nearest(self, queries: Floats, count: int, probes: int) -> Numbers:
         """Rows (Q, count) likely to be near each query (Q, D), in no order; -1 where the lists had no more."""
         settings = self._faiss.IVFRaBitQSearchParameters(nprobe=probes, qb=_QUERY_BITS)

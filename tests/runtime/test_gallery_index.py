@@ -12,7 +12,8 @@ from edgegeo.runtime.gallery_edit import delete_tiles
 from edgegeo.runtime.gallery_manifest import GalleryInfo
 from edgegeo.runtime.gallery_segment import Block, write_segment
 from edgegeo.runtime.gallery_writing import commit, write_deleted, writing
-from edgegeo.runtime.region import Box, Circle
+from edgegeo.runtime.inverted import Inverted
+from edgegeo.runtime.region import Box, Circle, Region
 from edgegeo.runtime.search import exact_search
 
 ROWS, DIM = 6000, 64
@@ -93,7 +94,29 @@ def test_nearly_all_of_the_nearest_are_found(compacted: Path, template: Path, re
 
 
 @pytest.mark.usefixtures("no_exact_rows")
-def test_deleted_rows_are_never_found(compacted: Path, template: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("region", [Circle(0, 0, 6000), Box(-60, 150, 60, -120), Circle(12, 34, 4000)], ids=str)
+def test_lists_filtered_by_a_region(
+    compacted: Path, template: Path, region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery_search, "FILTERED_ROWS", 1)
+    monkeypatch.setattr(gallery_search, "_FEW_PLACES", 64)
+    asked: list[int] = []
+    nearest = Inverted.nearest
+    monkeypatch.setattr(Inverted, "nearest", lambda self, *how: asked.append(how[1]) or nearest(self, *how))
+    queries, whole, gallery = clustered(200, 7), Gallery.open(template), Gallery.open(compacted)
+    assert recall(found(gallery, queries, within=region), found(whole, queries, within=region)) >= 0.98
+    inside = int(region.holds(whole.positions).sum())
+    assert 50 < inside < len(whole)
+    # Of the smallest region the few places that are looked at tell too little: its rows are counted and compared.
+    assert bool(asked) == (inside > 500 and "ivf" in [stage.kind for stage in gallery.info.segments[0].stages])
+    every = gallery.search(queries[:2], len(whole), region)
+    assert every.rows.shape == (2, inside)
+    assert all(region.holds(positions).all() for positions in every.positions)
+    assert len({*every.ids[0]}) == inside
+
+
+@pytest.mark.usefixtures("no_exact_rows")
+def test_deleted_rows_are_never_found(compacted: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, queries = Gallery.open(compacted), clustered(20, 8)
     gone = {id for line in found(gallery, queries) for id in line}
     deleted = np.array(sorted(gallery.row(id) for id in gone))  # type: ignore[type-var]
@@ -102,7 +125,8 @@ def test_deleted_rows_are_never_found(compacted: Path, template: Path, tmp_path:
     from edgegeo.runtime.gallery import open_version
 
     left = open_version(compacted, info, {})
-    for region in (None, Circle(0, 0, 15_000)):
+    for region, filtered in ((None, 1 << 16), (Circle(0, 0, 15_000), 1 << 16), (Circle(0, 0, 15_000), 1)):
+        monkeypatch.setattr(gallery_search, "FILTERED_ROWS", filtered)
         again = found(left, queries, within=region)
         assert all(len(line) == 10 and not line & gone for line in again)
 
