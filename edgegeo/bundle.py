@@ -316,11 +316,11 @@ def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
     check_target(target)
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_NAME):
-        _sync(file)
+        sync(file)
         files[file.relative_to(folder).as_posix()] = FileEntry(file.stat().st_size, sha256_of(file))
     text = json.dumps(to_plain(replace(manifest, schema=SCHEMA_VERSION, files=files)), indent=1, allow_nan=False)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
-    _sync(folder / MANIFEST_NAME)
+    sync(folder / MANIFEST_NAME)
     os.chmod(folder, 0o755)  # mkdtemp makes it private; a service under another user must read it
     open_bundle(folder)
     retired = folder.with_suffix(".old")
@@ -332,12 +332,13 @@ def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
         if retired.exists():
             os.rename(retired, target)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(retired, ignore_errors=True)
     return open_bundle(target)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgegeo.bundle import FileEntry
+from edgegeo.bundle import FileEntry, sync
 from edgegeo.errors import GalleryError
 from edgegeo.runtime.gallery_rows import Origin, Skipped
 from edgegeo.schema import SchemaFault, parse, to_plain
@@ -156,15 +156,6 @@ def write_sealed(file: Path, value: GalleryInfo | Journal) -> None:
         os.fsync(stream.fileno())
     os.replace(draft, file)
     sync(file.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(file: Path, kind: type[T]) -> T | None:

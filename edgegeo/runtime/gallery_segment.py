@@ -28,11 +28,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegeo.bundle import FileEntry, sha256_of
+from edgegeo.bundle import FileEntry, sha256_of, sync
 from edgegeo.errors import GalleryError
 from edgegeo.runtime.checked import Checked, CheckedArray, Sums, blocks_of, sums_of
 from edgegeo.runtime.gallery_ids import IdRows, hash_of, sorted_keys
-from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, StageEntry, sync
+from edgegeo.runtime.gallery_manifest import SEGMENTS, SegmentEntry, StageEntry
 from edgegeo.runtime.gallery_rows import DIGEST_BYTES
 from edgegeo.runtime.hilbert import BLOCK_ROWS, Caps, caps
 from edgegeo.runtime.packed import Packed, PackedWriter

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegeo.bundle import FileEntry, sha256_of
+from edgegeo.bundle import FileEntry, sha256_of, sync
 from edgegeo.errors import GalleryBusyError, GalleryError
 from edgegeo.runtime.gallery_manifest import (
     INFO_NAME,
@@ -22,7 +22,6 @@ from edgegeo.runtime.gallery_manifest import (
     Journal,
     read_info,
     read_journal,
-    sync,
     write_sealed,
 )
 from edgegeo.runtime.gallery_segment import SEGMENT_NAME, sync_segment

@@ -22,6 +22,7 @@ from edgegeo.export.blocks import (
     skip_layer_norm,
     skip_rms_norm,
 )
+from edgegeo.export.encoder import dense
 from edgegeo.export.graph import FLOAT, Graph, array
 from edgegeo.export.linear import Storage, linear
 
@@ -44,7 +45,7 @@ def build(parts: Any, config: Any, spec: ImageSpec, storage: Storage, dialect: s
         normed, residual = _skip_norm(graph, branch, residual, layer.layernorm_before, f"{name}.norm1", vision)
         branch = _attention(graph, layer, normed, name, vision, storage)
         normed, residual = _skip_norm(graph, branch, residual, layer.layernorm_after, f"{name}.norm2", vision)
-        fc1 = _linear(graph, normed, layer.mlp.fc1, f"{name}.fc1", storage)
+        fc1 = dense(graph, normed, layer.mlp.fc1, f"{name}.fc1", storage)
         active = activation(graph, fc1, f"{name}.active", ACTIVATIONS[vision.hidden_act])
         branch = _scaled_linear(graph, active, layer.mlp.fc2, layer.lambda_2, f"{name}.fc2", storage)
     states = graph.node("Add", [branch, residual], "states")
@@ -157,11 +158,6 @@ def _scaled_linear(graph: Graph, x: str, module: Any, scale: Any, name: str, sto
     return linear(graph, x, weight * factor, bias * factor, name, storage)
 
 
-def _linear(graph: Graph, x: str, module: Any, name: str, storage: Storage) -> str:
-    bias = array(module.bias) if module.bias is not None else None
-    return linear(graph, x, array(module.weight).T, bias, name, storage)
-
-
 def _connector(graph: Graph, module: Any, states: str, config: Any, spec: ImageSpec, storage: Storage) -> None:
     """Class token off, pixel shuffle (Shi et al. 2016: r x r neighbouring patches become one token), two matrices."""
     hidden, r = config.vision_config.hidden_size, shuffle(config)
@@ -174,7 +170,7 @@ def _connector(graph: Graph, module: Any, states: str, config: Any, spec: ImageS
     graph.node("Reshape", ["grid_shuffled", graph.integers("shape_tokens", [0, tokens, r * r * hidden])], "shuffled")
     norm = module.layer_norm
     normed = layer_norm(graph, "shuffled", array(norm.weight), array(norm.bias), "projector.norm", norm.eps)
-    first = _linear(graph, normed, module.linear_1, "projector.1", storage)
+    first = dense(graph, normed, module.linear_1, "projector.1", storage)
     active = activation(graph, first, "projector.active", ACTIVATIONS[config.projector_hidden_act])
-    _linear(graph, active, module.linear_2, "image_features", storage)
+    dense(graph, active, module.linear_2, "image_features", storage)
     graph.output("image_features", FLOAT, ["batch", tokens, config.text_config.hidden_size])

@@ -13,6 +13,7 @@ import numpy as np
 from edgegeo.bundle import ImageSpec
 from edgegeo.errors import CheckpointError
 from edgegeo.export.blocks import ACTIVATIONS, activation, full_attention, gelu, skip_rms_norm
+from edgegeo.export.encoder import dense
 from edgegeo.export.graph import FLOAT, INT64, MICROSOFT, Graph, array
 from edgegeo.export.linear import Storage, linear
 
@@ -60,7 +61,7 @@ def build(parts: Any, config: Any, spec: ImageSpec, storage: Storage, dialect: s
         normed, residual = skip_rms_norm(graph, branch, residual, gamma, f"{name}.norm1", _EPSILON)
         reach = None if index in vision.fullatt_block_indexes else windows
         attended = _attention(graph, block.attn.qkv, normed, name, vision.num_heads, reach, storage)
-        branch = _linear(graph, attended, block.attn.proj, f"{name}.out", storage)
+        branch = dense(graph, attended, block.attn.proj, f"{name}.out", storage)
         gamma = array(block.norm2.weight)
         normed, residual = skip_rms_norm(graph, branch, residual, gamma, f"{name}.norm2", _EPSILON)
         branch = _gated(graph, block.mlp, normed, name, vision.hidden_act, storage)
@@ -170,22 +171,17 @@ def _rotate(graph: Graph, x: str, name: str, heads: int) -> str:
 
 
 def _gated(graph: Graph, module: Any, x: str, name: str, kind: str, storage: Storage) -> str:
-    gate = _linear(graph, x, module.gate_proj, f"{name}.gate", storage)
-    up = _linear(graph, x, module.up_proj, f"{name}.up", storage)
+    gate = dense(graph, x, module.gate_proj, f"{name}.gate", storage)
+    up = dense(graph, x, module.up_proj, f"{name}.up", storage)
     opened = activation(graph, gate, f"{name}.act", ACTIVATIONS[kind])
     product = graph.node("Mul", [opened, up], f"{name}.gated")
-    return _linear(graph, product, module.down_proj, f"{name}.down", storage)
+    return dense(graph, product, module.down_proj, f"{name}.down", storage)
 
 
 def _merge(graph: Graph, mlp: Any, x: str, vision: Any, storage: Storage) -> None:
     """The merge x merge patches of a token, one after another, through two layers."""
     width = vision.hidden_size * vision.spatial_merge_size**2
     merged = graph.node("Reshape", [x, graph.integers("shape_merged", [-1, width])], "merger.patches")
-    inner = gelu(graph, _linear(graph, merged, mlp[0], "merger.0", storage), "merger.gelu", "erf")
-    _linear(graph, inner, mlp[2], "image_features", storage)
+    inner = gelu(graph, dense(graph, merged, mlp[0], "merger.0", storage), "merger.gelu", "erf")
+    dense(graph, inner, mlp[2], "image_features", storage)
     graph.output("image_features", FLOAT, ["tokens", vision.out_hidden_size])
-
-
-def _linear(graph: Graph, x: str, module: Any, name: str, storage: Storage) -> str:
-    bias = array(module.bias) if module.bias is not None else None
-    return linear(graph, x, array(module.weight).T, bias, name, storage)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgegeo.bundle import Bundle, sha256_of
+from edgegeo.bundle import Bundle, sha256_of, sync
 from edgegeo.errors import EngineError
 from edgegeo.home import data_home
 from edgegeo.runtime.engines.building import Built
@@ -183,11 +183,7 @@ class EngineStore:
     def _record(self, record: Record) -> None:
         text = json.dumps(to_plain(record), indent=1) + "\n"
         os.rename(self._write(f"{record.stem}.json", text.encode()), self.folder / f"{record.stem}.json")
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self.folder)
 
     def _write(self, name: str, content: Any) -> Path:
         part = self.folder / f".{name}.part"
