@@ -41,6 +41,7 @@ EXTRAS = {
     "psycopg": "postgres",
 }
 """Which extra brings the module that a verb missed."""
+_INTERRUPTED = 130
 
 
 def build_app() -> typer.Typer:
@@ -95,9 +96,11 @@ def run(args: list[str] | None = None) -> NoReturn:
 def _guarded(words: list[str], debug: bool) -> int:
     try:
         outcome: Any = build_app()(args=words, prog_name="edgegeo", standalone_mode=False)
+        if outcome == _INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            raise KeyboardInterrupt
         return outcome if isinstance(outcome, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         return 0
     except Exception as error:
