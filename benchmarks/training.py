@@ -139,7 +139,8 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Training choices, on the packaged base", "",
         f"{PLACES:,} unseen test places, gallery of their tiles, plain torch; steps chosen on validation places.",
-        "Time and memory are those of the run itself, validations included; batch 128 everywhere.", "",
+        "Time and memory are those of the run itself, validations included; batch 128 everywhere.",
+        "The base's own pre-training holds InfoNCE on the retrieval prompts with EOS pooling, and positions.", "",
         "| adapter | runs | trained | minutes | peak memory | text R@1 | R@5 | R@10 | photo R@1 | R@5 | R@10 |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         *_table(rows, RECALLS), "",
