@@ -17,7 +17,7 @@ from edgegeo.runtime.gallery_build import build_gallery
 from edgegeo.runtime.gallery_compact import Layout, compact
 from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
 from edgegeo.runtime.gallery_intake import IntakeSettings
-from edgegeo.runtime.gallery_manifest import read_journal
+from edgegeo.runtime.gallery_manifest import read_info, read_journal
 from edgegeo.runtime.sources import csv_list
 
 
@@ -100,7 +100,21 @@ def test_damage_is_found_before_anything_is_parsed(gallery: Path, parsed: list[o
     assert damage_everything(gallery, parsed, flips=6, cuts=3, seed=0) > 100
 
 
+def test_every_bit_of_the_heads_of_the_manifests(gallery: Path) -> None:
+    for name, read in (("gallery.json", read_info), ("unfinished.json", read_journal)):
+        file = gallery / name
+        data = file.read_bytes()
+        for bit in range(8 * 24):
+            at = bit // 8
+            file.write_bytes(data[:at] + bytes([data[at] ^ (1 << bit % 8)]) + data[at + 1 :])
+            with pytest.raises(GalleryError):
+                read(gallery)
+        file.write_bytes(data)
+        assert read(gallery) is not None
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_much_damage_is_found_before_anything_is_parsed(gallery: Path, parsed: list[object]) -> None:
     assert damage_everything(gallery, parsed, flips=1500, cuts=300, seed=1) > 10_000
 

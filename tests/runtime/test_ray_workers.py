@@ -67,8 +67,8 @@ def test_the_rows_are_those_of_a_local_build(cluster: None, embedder: Embedder, 
     there = build_gallery(tmp_path / "there", rows, embedder, settings=SMALL, workers=started(embedder)).gallery
     assert held(there) == held(here)
     assert there.skipped == here.skipped
-    assert [segment.digests.tobytes() for segment in there.stack.segments] == [
-        segment.digests.tobytes() for segment in here.stack.segments
+    assert [segment.digests.all().tobytes() for segment in there.stack.segments] == [
+        segment.digests.all().tobytes() for segment in here.stack.segments
     ]
 
 
