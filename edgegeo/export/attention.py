@@ -265,7 +265,7 @@ def grouped_attention(
     key and value (B, kv, T, d).
     """
     scaled = graph.node("Mul", [query, graph.weight(f"{name}.scale", np.array(scale, np.float32))], f"{name}.scaled")
-    if is_fused(graph, shape.head_dim):
+    if is_fused(graph, shape.heads, shape.head_dim):
         attended = fused_attention(graph, scaled, key, value, name, mask)
     else:
         turned = graph.node("Transpose", [key], f"{name}.keys", perm=[0, 1, 3, 2])

@@ -19,6 +19,8 @@ ACTIVATIONS = {
 """Activation names of transformers -> kinds of `activation`."""
 FUSED_HEADS = range(16, 257, 8)
 """Sizes of a head that TensorRT's Attention has float16 kernels for, unpadded (TensorRT-RTX 1.7)."""
+FEWEST_HEADS = 4
+"""Where one query is asked at a time, it has none for fewer."""
 
 
 def layer_norm(graph: Graph, x: str, weight: Array, bias: Array | None, name: str, epsilon: float) -> str:
@@ -114,7 +116,7 @@ def full_attention(
         inputs = [query, key, value, *(["", "", bias] if bias else [])]
         return graph.node("MultiHeadAttention", inputs, name, MICROSOFT, num_heads=heads, scale=scale)
     split = graph.integers(f"shape_{heads}_heads", [0, 0, heads, -1])
-    fused = is_fused(graph, head_dim)
+    fused = is_fused(graph, heads, head_dim)
     parts = {"query": (query, [0, 2, 1, 3]), "key": (key, [0, 2, 1, 3] if fused else [0, 2, 3, 1]),
              "value": (value, [0, 2, 1, 3])}  # fmt: skip
     apart: dict[str, str] = {}
@@ -131,9 +133,9 @@ def full_attention(
     return graph.node("Reshape", [joined, graph.integers("shape_joined", [0, 0, -1])], name)
 
 
-def is_fused(graph: Graph, head_dim: int) -> bool:
-    """Whether attention over heads of this size is the Attention operator, which has kernels in float16 only."""
-    return graph.modern and graph.attention != FLOAT and head_dim in FUSED_HEADS
+def is_fused(graph: Graph, heads: int, head_dim: int) -> bool:
+    """Whether attention over such heads is the Attention operator, which has kernels in float16 only."""
+    return graph.modern and graph.attention != FLOAT and heads >= FEWEST_HEADS and head_dim in FUSED_HEADS
 
 
 def fused_attention(graph: Graph, query: str, key: str, value: str, name: str, bias: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from edgegeo.export.blocks import FUSED_HEADS
+from edgegeo.export.blocks import FEWEST_HEADS, FUSED_HEADS
 from edgegeo.export.explicit import TRT_BLOCKS
 from edgegeo.export.lint_graph import GEMMS, LintGraph, attribute, optional_input, type_name
 
@@ -220,12 +220,15 @@ def half_attention(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
 
 
 def head_sizes(graph: LintGraph, subset: Subset) -> Iterator[Fault]:
-    """The Attention operator has kernels for heads of multiples of 8 from 16 to 256; others are padded or refused."""
+    """The Attention operator has kernels for 4 heads or more, of multiples of 8 from 16 to 256."""
     for node in graph.of("Attention"):
         # Keys are (B, heads, T, size), or (B, T, heads x size) where the operator is told how many heads there are.
         size = graph.size(node.input[1]) // attribute(node, "kv_num_heads", 1)
         if size and size not in FUSED_HEADS:
             yield node.name, f"Attention over heads of {size}"
+        count = attribute(node, "q_num_heads", 0) or graph.size(node.input[0], 1)
+        if 0 < count < FEWEST_HEADS:
+            yield node.name, f"Attention over {count} heads"
 
 
 def one_type(graph: LintGraph, subset: Subset) -> Iterator[Fault]:

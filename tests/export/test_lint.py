@@ -195,13 +195,13 @@ def capped_attention(model: Any) -> None:
     set_attribute(model, "a", "softcap", 30.0)
 
 
-def fused(model: Any, size: int = 16, kind: int = TensorProto.FLOAT16) -> None:
+def fused(model: Any, size: int = 16, kind: int = TensorProto.FLOAT16, heads: int = 4) -> None:
     """Attention as the modern form writes it, over a cache that TensorScatter writes."""
-    dims = ["batch", 2, "rows", size]
+    dims = ["batch", heads, "rows", size]
     for name in ("q", "k", "v"):
         model.graph.input.append(helper.make_tensor_value_info(name, kind, dims))
-    model.graph.input.append(helper.make_tensor_value_info("past", kind, ["batch", 2, 64, size]))
-    for name, shape in (("a", dims), ("present", ["batch", 2, 64, size])):
+    model.graph.input.append(helper.make_tensor_value_info("past", kind, ["batch", heads, 64, size]))
+    for name, shape in (("a", dims), ("present", ["batch", heads, 64, size])):
         model.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     model.graph.node.append(helper.make_node("Attention", ["q", "k", "v"], ["a"], name="a", scale=1.0))
     model.graph.node.append(helper.make_node("TensorScatter", ["past", "k"], ["present"], name="write", axis=2))
@@ -218,12 +218,16 @@ def odd_heads(model: Any) -> None:
 
 
 def odd_heads_together(model: Any) -> None:
-    fused(model, size=40)
+    fused(model, size=80)
     for name in ("q_num_heads", "kv_num_heads"):
-        set_attribute(model, "a", name, 2)
+        set_attribute(model, "a", name, 4)
     for value in (*model.graph.input, *model.graph.output):
         if value.name in "qkva":
             del value.type.tensor_type.shape.dim[1]
+
+
+def few_heads(model: Any) -> None:
+    fused(model, heads=3)
 
 
 def precise_softmax(model: Any) -> None:
@@ -300,7 +304,7 @@ MODERN_CASES: list[tuple[str, Break, str, str]] = [
     ("attention-half", wide_attention, "a", "float32, which has no kernel"),
     ("attention-heads", odd_heads, "a", "heads of 20"),
     ("attention-heads", odd_heads_together, "a", "heads of 20"),
-    ("attention-cache", cached_attention, "a", "past or present"),
+    ("attention-heads", few_heads, "a", "over 3 heads"),
     ("attention-cache", precise_softmax, "a", "softmax_precision"),
     ("one-type", half_values, "a", "Attention of float16 and float"),
     ("cache-scatter", inner_cache, "write", "its cache minus is no input"),

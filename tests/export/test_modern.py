@@ -74,6 +74,8 @@ def test_attention_without_kernels_stays_in_older_operators() -> None:
     assert exact["Softmax"] == LAYERS
     small = operators(build_trunk(make_decoder("llama", head_dim=12), Storage("fp16"), "trt-modern"))
     assert not small["Attention"]
+    few = make_decoder("llama", num_attention_heads=2, num_key_value_heads=1)
+    assert not operators(build_trunk(few, Storage("fp16"), "trt-modern"))["Attention"]
     assert [size for size in (8, 16, 20, 72, 80, 128, 256, 264) if size in blocks.FUSED_HEADS] == [16, 72, 80, 128, 256]
 
 
