@@ -34,7 +34,8 @@ def test_the_comparison_in_small(script: Any, tmp_path: Path) -> None:
     assert place["within_recall"] == place["within_filled"] == 1.0  # few rows are compared as they are stored
     assert place["mask_recall"] == place["grown_filled"] == 1.0
     assert place["grown_recall"] > 0.9
-    assert place["grown_searches"] >= 1
+    assert place["spare_recall"] >= place["grown_recall"]
+    assert place["spare_searches"] >= place["grown_searches"] >= 1
     facts = script.opening(tmp_path, 2000)
     assert facts["rows"] == 2000
     assert facts["open_ms"] > 0
