@@ -61,7 +61,7 @@ def conclude(
     with costs.stage("score and time"):
         _write_golden(made, samples)
         scores = _score(made, before, places, progress)
-        manifest = with_scales(made, with_fit(made, places, progress), samples)
+        manifest = with_scales(made, with_fit(made, places, progress), samples, places > 0)
         took = _time(made, before, samples)
     quantisation = write_report(staged.found, made, scores) if staged.found is not None else None
     rows = [*report.size_rows(made, before), *report.parity_rows(staged.stages, staged.exact_stages)]

@@ -11,15 +11,16 @@ from edgegeo.runtime import Embedder, Model
 from edgegeo.runtime.codes import fit_scales, truncate
 
 NAME = "embedding_scales.npy"
-PLACES = 32
+PLACES, FEW = 32, 6
+"""Places embedded, and where no place is to be scored: a picture of a model of billions takes many seconds."""
 
 
-def with_scales(made: Bundle, manifest: Manifest, samples: Sequence[Sample]) -> Manifest:
+def with_scales(made: Bundle, manifest: Manifest, samples: Sequence[Sample], scored: bool = True) -> Manifest:
     """The manifest of a staged bundle with its scales written beside it; as it was where nothing embeds."""
     role = manifest.roles.embed
     if role is None:
         return manifest
-    embedder, chosen = Embedder(Model(made)), samples[:PLACES]
+    embedder, chosen = Embedder(Model(made)), samples[: PLACES if scored else FEW]
     pictures = [picture for one in chosen for picture in (one.photo, one.tile)]
     vectors = np.concatenate([embedder.texts([one.text for one in chosen]), embedder.images(pictures)])
     table = np.zeros((1 + len(role.matryoshka), role.dim), np.float32)
