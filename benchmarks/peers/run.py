@@ -294,6 +294,7 @@ def write(output: Path, size: str, found: dict[str, Any], options: Any) -> None:
     """peers_<size>.json with everything so far, and the page."""
     from page import page
 
+    from edgegeo.field.ceilings import measure_here
     from edgegeo.measure import machine
 
     output.mkdir(parents=True, exist_ok=True)
@@ -304,7 +305,12 @@ def write(output: Path, size: str, found: dict[str, Any], options: Any) -> None:
         if "reason" in row:  # where this machine keeps its files is nobody else's business
             row["reason"] = re.sub(r"(?<![\w.])/[^\s:'\"]+/", "", row["reason"])
     kept = [row for row in earlier["rows"] if (row["job"], row["contestant"]) not in again]
-    settings = {"threads": options.threads, "load average": round(os.getloadavg()[0], 1)}
+    load = round(os.getloadavg()[0], 1)  # before the ceilings are measured, which are a load themselves
+    here = measure_here()
+    settings = {
+        "threads": options.threads, "load average": load, "float32 TFLOP/s": round(here.fp32_tflops, 2),
+        "int8 TOP/s": round(here.int8_tops, 2), "read GB/s": round(here.bandwidth_gbs, 1),
+    }  # fmt: skip
     document = {
         "size": size, "machine": machine(), "settings": settings, "jobs": JOBS,
         "versions": _versions(options.scratch), "rows": [*kept, *found["rows"]],
