@@ -11,8 +11,8 @@ def page(document: dict[str, Any], order: list[str], reference: str) -> str:
     facts = {**document["machine"], **document["versions"], **document["settings"]}
     size = document["size"]
     command = "python benchmarks/peers/run.py" + ("" if size == "smolvlm-256m" else f" --size {size}")
-    if document["settings"]["threads"] != 2:
-        command += f" --threads {document['settings']['threads']}"
+    threads = document["settings"].get("threads", 2)
+    command += "" if threads == 2 else f" --threads {threads}"
     lines = [
         f"# edgegeo and its peers: {size}", "",
         f"""The same weights and inputs, every contestant a process of its own, in turn A B C A B C. Milliseconds
