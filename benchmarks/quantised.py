@@ -76,6 +76,8 @@ def main() -> None:
     for method in chosen(options.methods, options.budget_places, checkpoint is not None):
         bundle = made(method, checkpoint, options.size, options.scratch)
         row = scored(method, bundle, embedded(bundle, scenes), before)
+        if method.budget is not None:
+            row["budget_places"] = options.budget_places
         rows = [one for one in rows if one["method"] != method.name] + [row]
         print(f"{method.name}: {bundle.bytes / 2**20:.1f} MB", flush=True)
     timed(rows, options.scratch, scenes[0])
@@ -194,7 +196,8 @@ def page(found: dict[str, Any]) -> str:
     measured = "drop, text | drop, photo" if real else "same first tile, text | photo"
     lines = [
         f"# Quantised: {found['size']}", "", told, "",
-        f"`python benchmarks/quantised.py`; {found['machine']['cpu']}, {found['machine']['cores']} cores, one thread. "
+        f"`python benchmarks/quantised.py --methods NAME,...`, a recipe's name as its file under export/; "
+        f"{found['machine']['cpu']}, {found['machine']['cores']} cores, one thread. "
         "Size: the whole bundle, and of it the graphs that embed. A method with < keeps as many matrices finer as its "
         "budget in points asks for (on validation places).", "",
         f"| method | MB | embedding graphs MB | kept finer | text ms | photo ms | {measured} | cosine, text / photo |",
@@ -220,10 +223,11 @@ def against_uniform(row: dict[str, Any], rows: Sequence[dict[str, Any]], real: b
 
     uniform = [one for one in rows if "<" not in one["method"]]
     better = [one["method"] for one in uniform if one["bytes"] < row["bytes"] and lost(one) <= lost(row)]
+    places = f", searched on {row['budget_places']} places" if "budget_places" in row else ""
     said = (
         f"{', '.join(better)} smaller and no worse" if better else "no method without a budget is smaller and no worse"
     )
-    return f"- {row['method']} loses {100 * lost(row):.1f} points at most: {said}."
+    return f"- {row['method']}{places}, loses {100 * lost(row):.1f} points at most: {said}."
 
 
 def _drop(metric: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@
 Each contestant is a process of its own (worker.py); they take turns A B C A B C, so that a drift of the machine meets
 all alike. What a peer can't do, or does too far from our fp32, is a row with the reason instead of a time. Rows of
 earlier runs stay until the same job is run again. Search, with FAISS and USearch, is benchmarks/index_search.py.
-Writes benchmarks/results/peers_<size>.json and .md.
+Writes benchmarks/results/peers_<size>_<threads>_threads.json and .md.
 """
 
 import argparse
@@ -291,14 +291,14 @@ def agreement(one: Contestant, found: Any, ours: Any, tokens: Any) -> tuple[floa
 
 
 def write(output: Path, size: str, found: dict[str, Any], options: Any) -> None:
-    """peers_<size>.json with everything so far, and the page."""
+    """peers_<size>_<threads>_threads.json with everything so far, and the page."""
     from page import page
 
     from edgegeo.field.ceilings import measure_here
     from edgegeo.measure import machine
 
     output.mkdir(parents=True, exist_ok=True)
-    file = output / f"peers_{size}.json"
+    file = output / f"peers_{size}_{options.threads}_threads.json"
     earlier = json.loads(file.read_text()) if file.is_file() else {"rows": [], "loads": {}}
     again = {(row["job"], row["contestant"]) for row in found["rows"]}
     for row in found["rows"]:

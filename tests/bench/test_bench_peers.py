@@ -89,4 +89,4 @@ def test_contestants_in_small(run: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert ("answer-24", "edgegeo int8, grammar and drafts") in timed
     assert ("answer-96", "edgegeo int8, grammar") not in timed
     run.write(tmp_path, "smolvlm-256m", found, options)
-    assert len(json.loads((tmp_path / "peers_smolvlm-256m.json").read_text())["rows"]) == len(found["rows"])
+    assert len(json.loads((tmp_path / "peers_smolvlm-256m_1_threads.json").read_text())["rows"]) == len(found["rows"])
