@@ -177,11 +177,11 @@ class Worker:
     def __init__(self, one: Contestant, folder: Path, scratch: Path, threads: int) -> None:
         self.one = one
         command = [str(_python(one, scratch)), "worker.py", one.module, one.precision, str(folder), str(threads)]
-        errors = (folder / f"{one.module}-{one.precision}.log").open("a")
-        self._process = subprocess.Popen(
-            command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-            env=_environment(threads),
-        )  # fmt: skip
+        with (folder / f"{one.module}-{one.precision}.log").open("a") as errors:
+            self._process = subprocess.Popen(
+                command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+                env=_environment(threads),
+            )  # fmt: skip
         self.started = self._read()
 
     def ask(self, **words: Any) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes the pipes
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
