@@ -33,7 +33,9 @@ from edgegeo.roles import Segment as Segment
 from edgegeo.schema import SchemaFault, parse, to_plain
 
 MANIFEST_NAME = "edgegeo.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+UNSEALED_VERSION = 2
+"""Read too, though its manifests hold no digest of their own."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class Manifest:
     """File of the fitted fusion and doubt (edgegeo/runtime/doubt.py); None: radius and confidence are unknown."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """Every file but the manifest itself."""
+    digest: str = ""
+    """`digest_of` everything above: an edit by hand is as plain as one of a file; "" in bundles of version 2."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +206,9 @@ class Bundle:
 def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
     """Read and check a bundle; nothing of it is parsed before its hash is known to be right.
 
-    Raises BundleError for a missing folder, an unknown version, a missing, truncated, altered or unlisted file, a path
-    that leaves the bundle, or a link. `check_hashes=False` checks sizes only (for many gigabytes on slow storage).
+    Raises BundleError for a missing folder, an unknown version, an edited manifest, a missing, truncated, altered or
+    unlisted file, a path that leaves the bundle, or a link. `check_hashes=False` checks the manifest, and only the
+    sizes of files (for many gigabytes on slow storage).
     """
     root = Path(path)
     try:
@@ -228,10 +233,14 @@ def _open(root: Path, check_hashes: bool) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{root / MANIFEST_NAME} can't be read ({error}); export the bundle again") from None
     version = data.get("schema") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, UNSEALED_VERSION):
         raise BundleError(
             f"{root} has bundle version {version!r:.20}, this edgegeo reads version {SCHEMA_VERSION}; "
             "export it again with this edgegeo, or install the one that made it"
+        )
+    if (version != UNSEALED_VERSION or "digest" in data) and data.get("digest") != digest_of(data):
+        raise BundleError(
+            f"{root / MANIFEST_NAME} differs from the hash in it: it was edited or damaged; export the bundle again"
         )
     try:
         manifest = parse(Manifest, data, MANIFEST_NAME)
@@ -269,6 +278,15 @@ def _check_folders(root: Path, manifest: Manifest) -> None:
             name = file.relative_to(root).as_posix()
             if name not in (*manifest.files, MANIFEST_NAME) and (file.is_symlink() or not file.is_dir()):
                 raise BundleError(f"{root}: the manifest does not list {name!r:.80}; remove it or export again")
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    """Hex sha256 of a manifest as plain data, its `digest` left out; the order of keys and blanks don't matter.
+
+    It guards against damage and edits by hand, not against someone who writes a digest that fits.
+    """
+    said = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(file: Path) -> str:
@@ -318,7 +336,8 @@ def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_NAME):
         sync(file)
         files[file.relative_to(folder).as_posix()] = FileEntry(file.stat().st_size, sha256_of(file))
-    text = json.dumps(to_plain(replace(manifest, schema=SCHEMA_VERSION, files=files)), indent=1, allow_nan=False)
+    plain = to_plain(replace(manifest, schema=SCHEMA_VERSION, files=files))
+    text = json.dumps(plain | {"digest": digest_of(plain)}, indent=1, allow_nan=False)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
     sync(folder / MANIFEST_NAME)
     os.chmod(folder, 0o755)  # mkdtemp makes it private; a service under another user must read it

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import seal
 
 from edgegeo.bundle import (
     MANIFEST_NAME,
@@ -110,7 +111,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         data = json.loads((root / MANIFEST_NAME).read_text())
         change(data)
-        (root / MANIFEST_NAME).write_text(json.dumps(data))
+        seal(root, data)
 
     return damage
 
@@ -143,6 +144,25 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], words: 
     damage(tmp_path / "b")
     with pytest.raises(BundleError, match=words):
         open_bundle(tmp_path / "b")
+
+
+def test_a_manifest_before_there_were_digests_is_read(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "b")
+    old = json.loads((bundle.path / MANIFEST_NAME).read_text()) | {"schema": 2}
+    del old["digest"]
+    (bundle.path / MANIFEST_NAME).write_text(json.dumps(old))
+    assert open_bundle(bundle.path).manifest.digest == ""
+    assert open_bundle(bundle.path).embedding_id == bundle.embedding_id
+    (bundle.path / MANIFEST_NAME).write_text(json.dumps(old | {"schema": 3}))
+    with pytest.raises(BundleError, match="differs from the hash in it"):
+        open_bundle(bundle.path)
+
+
+def test_the_same_manifest_in_another_order_has_the_same_digest(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "b")
+    data = json.loads((bundle.path / MANIFEST_NAME).read_text())
+    (bundle.path / MANIFEST_NAME).write_text(json.dumps(dict(reversed(data.items()))))
+    assert open_bundle(bundle.path).manifest == bundle.manifest
 
 
 def test_a_missing_bundle_names_the_command(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def command(
         emit_json(report.to_dict())
     else:
         say(f"{report.bundle}: {report.files} files, every hash right")
+        if not report.manifest_hashed:
+            say("its manifest holds no hash of its own, so edits of it go unnoticed; export it again to have one")
         rows = [
             (check.name, f"{check.worst:.5g}", f"{check.limit:g}", "ok" if check.passed else "FAILED", check.note)
             for check in report.checks

@@ -46,6 +46,8 @@ class VerifyReport:
     fingerprint: str
     files: int
     """Files whose hash was right."""
+    manifest_hashed: bool
+    """Whether the manifest was among what was hashed; those of bundles of version 2 hold no hash of their own."""
     checks: tuple[Check, ...]
 
     @property
@@ -59,6 +61,7 @@ class VerifyReport:
             "bundle": self.bundle,
             "fingerprint": self.fingerprint,
             "files": self.files,
+            "manifest_hashed": self.manifest_hashed,
             "passed": self.passed,
             "checks": [vars(check) for check in self.checks],
         }
@@ -125,7 +128,8 @@ def verify_model(model: Model) -> VerifyReport:
     checks = [_compare(name, golden[name], again[name], opened) for name in sorted(again) if name in golden]
     missing = sorted(set(again) - set(golden))
     checks += [Check(name, False, float("nan"), float("nan"), "not in golden.npz") for name in missing]
-    return VerifyReport(str(opened.path), opened.fingerprint, len(opened.manifest.files), tuple(checks))
+    manifest = opened.manifest
+    return VerifyReport(str(opened.path), opened.fingerprint, len(manifest.files), bool(manifest.digest), tuple(checks))
 
 
 def _read_golden(bundle: Bundle) -> dict[str, NDArray[Any]]:

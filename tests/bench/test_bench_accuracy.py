@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import seal
 
 from edgegeo.bench.accuracy import Scorer
 from edgegeo.bench.cells import Cell, Subject, expand
@@ -24,7 +25,7 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundl
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "edgegeo.json").read_text())
     manifest["roles"]["embed"] |= {"max_text_tokens": 230, "matryoshka": [8]}
-    (folder / "edgegeo.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     return open_bundle(folder)
 
 

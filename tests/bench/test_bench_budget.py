@@ -1,5 +1,6 @@
 """The token budget as one table: which rows it joins, and its place in the reports."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import measured
 import pytest
 from PIL import Image
+from sealing import seal
 
 from edgegeo.bench import budget
 from edgegeo.bench.budget import budget_rows, budget_table, compares_budgets, picture_facts
@@ -29,8 +31,9 @@ def roomy(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     """The tiny bundle with room for whole descriptions."""
     folder = tmp_path_factory.mktemp("bench") / "tiny"
     shutil.copytree(tiny_bundle, folder)
-    file = folder / "edgegeo.json"
-    file.write_text(file.read_text().replace('"max_text_tokens": 64', '"max_text_tokens": 230'))
+    manifest = json.loads((folder / "edgegeo.json").read_text())
+    manifest["roles"]["embed"]["max_text_tokens"] = 230
+    seal(folder, manifest)
     return open_bundle(folder)
 
 

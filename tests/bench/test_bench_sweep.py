@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import seal
 
 from edgegeo.bench import sweep as sweeping
 from edgegeo.bench.cells import Cell, Subject, expand
@@ -33,7 +34,7 @@ def subject(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Subj
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "edgegeo.json").read_text())
     manifest["roles"]["embed"]["max_text_tokens"] = 230
-    (folder / "edgegeo.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     return Subject("fp32", open_bundle(folder))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from measured import MACHINE, line, share
+from sealing import seal
 
 from edgegeo.bundle import sha256_of
 from edgegeo.errors import InputError
@@ -125,7 +126,7 @@ def test_a_checkpoint_whose_weights_changed(
     [base, adapter] = [{name: known} for name, known in hashes.items()]
     manifest["source"] = {"files": base, "adapters": {"embed": {"name": "lora", "files": adapter}, "rerank": None}}
     manifest["roles"]["embed"]["max_text_tokens"] = 230
-    (bundle / "edgegeo.json").write_text(json.dumps(manifest))
+    seal(bundle, manifest)
     words = ("bench", "--sweep", quick, "--checkpoint", folder, "--precision", "fp32", "--image-size", 32, "--batch", 1)
     done = cli(*words, "--jobs", "embed_image", "-o", tmp_path / "out", "--json")
     assert done.code == 0, done.err

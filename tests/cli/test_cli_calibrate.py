@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sealing import seal
 
 from edgegeo.bundle import MANIFEST_NAME
 from edgegeo.calibration import open_calibration, read_manifest
@@ -69,7 +70,7 @@ def test_a_quantised_bundle_is_refused(tiny_bundle: Path, cli: Any, tmp_path: Pa
     shutil.copytree(tiny_bundle, place)
     manifest = json.loads((place / MANIFEST_NAME).read_text())
     manifest["components"]["trunk"]["precision"] = "int8"
-    (place / MANIFEST_NAME).write_text(json.dumps(manifest))
+    seal(place, manifest)
     assert "ranges are taken from float graphs" in cli("calibrate", place, "--random", "--samples", 1).refused()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sealing import seal
 
 from edgegeo.bundle import open_bundle, publish
 from edgegeo.runtime.codes import from_binary, from_int8
@@ -20,7 +21,7 @@ def short_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     manifest = json.loads((folder / "edgegeo.json").read_text())
     dim = manifest["roles"]["embed"]["dim"]
     manifest["roles"]["embed"] |= {"matryoshka": [8], "scales": "embedding_scales.npy"}
-    (folder / "edgegeo.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     scales = np.full((2, dim), 0.004, np.float32)
     scales[1, 8:] = 0
     np.save(folder / "embedding_scales.npy", scales)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sealing import seal
 from tiny_grammar import add_grammar
 
 
@@ -195,7 +196,7 @@ def test_refusals(cli: Any, tiny_bundle: Path, cvg: Path, im2gps: Path, tmp_path
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "edgegeo.json").read_text())
     manifest["roles"]["generate"] = None
-    (folder / "edgegeo.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     gps = ("eval", "--data", "im2gps3k", "--data-root", im2gps, "--bundle", folder)
     assert "offers no GPS generation" in cli(*gps).refused()
     assert "--places only works without --data" in cli(*words, "--places", 3).refused()

@@ -1,9 +1,13 @@
+import copy
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sealing import seal
 
 from edgegeo.bundle import MANIFEST_NAME, Bundle, open_bundle, publish, staging
 from edgegeo.errors import BundleError, InputError
@@ -87,9 +91,73 @@ def test_a_damaged_manifest_is_an_error(tiny_bundle: Path, tmp_path: Path, place
     for name in above:
         table = table[name]
     table[last] = value
-    file.write_text(json.dumps(manifest))
+    seal(tmp_path / "copy", manifest)
     with pytest.raises(BundleError, match=r"can't be run .*; export the bundle again"):
         verify_bundle(tmp_path / "copy")
+
+
+def edits(node: Any, root: Any = None) -> Iterator[str]:
+    """Every edit of one field of a manifest, as JSON: each value another one, each key or item gone, each one more."""
+    root = node if root is None else root
+    places = list(node.items()) if isinstance(node, dict) else list(enumerate(node))
+    for key, value in places:
+        node[key] = value + 1 if isinstance(value, int | float) else f"{value}x" if isinstance(value, str) else 1
+        yield json.dumps(root)
+        node[key] = value
+        if isinstance(value, dict | list):
+            yield from edits(value, root)
+    for key, _ in places:
+        fewer = {k: v for k, v in places if k != key} if isinstance(node, dict) else node[:key] + node[key + 1 :]
+        whole = copy.copy(node)
+        refill(node, fewer)
+        yield json.dumps(root)
+        refill(node, whole)
+    refill(node, {**node, "more": 0} if isinstance(node, dict) else [*node, 0])
+    yield json.dumps(root)
+    refill(node, dict(places) if isinstance(node, dict) else [value for _, value in places])
+
+
+def refill(node: Any, content: Any) -> None:
+    """Other content in the same table or list."""
+    node.clear()
+    node.update(content) if isinstance(node, dict) else node.extend(content)
+
+
+def test_every_edit_of_one_field_is_found(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "copy")
+    file = tmp_path / "copy" / MANIFEST_NAME
+    before, tried = json.loads(file.read_text()), 0
+    for edited in edits(json.loads(file.read_text())):
+        tried += 1
+        assert json.loads(edited) != before
+        file.write_text(edited)
+        with pytest.raises(BundleError):
+            verify_bundle(tmp_path / "copy")
+    assert tried > 500
+    file.write_text(json.dumps(before))
+    assert open_bundle(tmp_path / "copy").manifest.digest == before["digest"]
+
+
+def test_an_edited_prompt_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "copy")
+    file = tmp_path / "copy" / MANIFEST_NAME
+    manifest = json.loads(file.read_text())
+    manifest["roles"]["embed"]["text_prompt"][0]["ids"] = [3]
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"edgegeo\.json differs from the hash in it: .*; export the bundle again"):
+        verify_bundle(tmp_path / "copy")
+
+
+def test_a_manifest_without_a_digest_is_told(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "copy")
+    file = tmp_path / "copy" / MANIFEST_NAME
+    old = json.loads(file.read_text()) | {"schema": 2}
+    del old["digest"]
+    file.write_text(json.dumps(old))
+    report = verify_bundle(tmp_path / "copy")
+    assert report.passed
+    assert report.to_dict()["manifest_hashed"] is False
+    assert verify_bundle(tiny_bundle).manifest_hashed
 
 
 def test_golden_inputs_are_needed(tiny_bundle: Path) -> None:
