@@ -37,7 +37,7 @@ def measure() -> Facts:
     from edgegeo.measure import machine
     from edgegeo.planet import Planet
     from edgegeo.runtime import Embedder, Gallery
-    from edgegeo.runtime.sources import planet_places
+    from edgegeo.runtime.gallery.sources import planet_places
 
     embedder = Embedder.open(find_bundle(None), threads=1)
     rows = [(row.id, row.lat, row.lon, row.image.draw()) for row in planet_places(Planet(), n=PLACES)]
@@ -108,9 +108,9 @@ def _in_postgres(connection: Any, uri: str, vectors: Any, places: Any, queries: 
 
 def _synthetic(path: Path, vectors: Any, places: Any) -> Path:
     """A gallery of vectors that no model made, with thumbnails of 4 KB that show nothing."""
-    from edgegeo.runtime.gallery_manifest import INFO_NAME, GalleryInfo, write_sealed
-    from edgegeo.runtime.gallery_rows import DIGEST_BYTES, Origin
-    from edgegeo.runtime.gallery_segment import Block, write_segment
+    from edgegeo.runtime.gallery.manifest import INFO_NAME, GalleryInfo, write_sealed
+    from edgegeo.runtime.gallery.rows import DIGEST_BYTES, Origin
+    from edgegeo.runtime.gallery.segment import Block, write_segment
 
     thumb = np.random.default_rng(0).bytes(4096)
 

@@ -9,9 +9,9 @@ import faiss
 import numpy as np
 
 from edgegeo.runtime import Gallery
-from edgegeo.runtime.inverted import INVERTED
-from edgegeo.runtime.region import Circle
-from edgegeo.runtime.search import products
+from edgegeo.runtime.gallery.exact import products
+from edgegeo.runtime.gallery.inverted import INVERTED
+from edgegeo.runtime.gallery.region import Circle
 
 K = 10
 FIRST_FETCH = 10 * K

@@ -30,12 +30,12 @@ from filter_after import FIRST_FETCH, by_place
 
 from edgegeo.measure import machine
 from edgegeo.runtime import Gallery
-from edgegeo.runtime.gallery_compact import Layout, compact, scanned_bytes
-from edgegeo.runtime.gallery_manifest import GalleryInfo
-from edgegeo.runtime.gallery_segment import Block, write_segment
-from edgegeo.runtime.gallery_writing import commit, writing
-from edgegeo.runtime.inverted import INVERTED
-from edgegeo.runtime.search import best, products
+from edgegeo.runtime.gallery.compact import Layout, compact, scanned_bytes
+from edgegeo.runtime.gallery.exact import best, products
+from edgegeo.runtime.gallery.inverted import INVERTED
+from edgegeo.runtime.gallery.manifest import GalleryInfo
+from edgegeo.runtime.gallery.segment import Block, write_segment
+from edgegeo.runtime.gallery.writing import commit, writing
 
 RESULTS = Path(__file__).parent / "results"
 QUERIES, BATCH, K, SINGLES = 256, 64, 10, 60

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 
 from edgegeo.runtime.embed import Embedder
-from edgegeo.runtime.gallery_build import build_gallery
-from edgegeo.runtime.gallery_compact import Layout, compact
-from edgegeo.runtime.gallery_edit import add_tiles
-from edgegeo.runtime.gallery_intake import IntakeSettings
-from edgegeo.runtime.sources import csv_list
+from edgegeo.runtime.gallery.build import build_gallery
+from edgegeo.runtime.gallery.compact import Layout, compact
+from edgegeo.runtime.gallery.edit import add_tiles
+from edgegeo.runtime.gallery.intake import IntakeSettings
+from edgegeo.runtime.gallery.sources import csv_list
 
 
 def job(task: dict) -> None:

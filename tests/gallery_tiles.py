@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from edgegeo.runtime import Gallery, Row
-from edgegeo.runtime.region import Circle
+from edgegeo.runtime.gallery.region import Circle
 
 
 class Held(NamedTuple):

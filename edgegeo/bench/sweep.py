@@ -170,7 +170,7 @@ def _facts(cell: Cell, subject: Subject, sweep: Sweep) -> Line:
 def _gallery_for(cell: Cell, bundle: Bundle, progress: Progress) -> None:
     from edgegeo.planet import Planet
     from edgegeo.runtime import Embedder, Gallery, Model
-    from edgegeo.runtime.sources import planet_places
+    from edgegeo.runtime.gallery.sources import planet_places
 
     target = Path(cell.gallery)
     if not (target / "gallery.json").exists():

@@ -14,8 +14,8 @@ from edgegeo.cli.texts import search_texts, tile_query
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.gallery import Hits
-    from edgegeo.runtime.gallery_backend import GalleryBackend
+    from edgegeo.runtime.gallery.backend import GalleryBackend
+    from edgegeo.runtime.gallery.gallery import Hits
 
 
 def group() -> typer.Typer:
@@ -60,7 +60,7 @@ def search(
         raise InputError("texts have no place; leave out --within, --box and --polygon")
     from edgegeo.home import default_gallery, find_bundle
     from edgegeo.runtime import Embedder
-    from edgegeo.runtime.gallery_backend import open_gallery
+    from edgegeo.runtime.gallery.backend import open_gallery
     from edgegeo.runtime.question import combined
 
     place = find_bundle(bundle)

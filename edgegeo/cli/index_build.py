@@ -28,9 +28,9 @@ from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
     from edgegeo.runtime import Embedder
-    from edgegeo.runtime.gallery_build import BuildReport
-    from edgegeo.runtime.gallery_rows import Tiles
-    from edgegeo.runtime.tile_workers import TileWorkers
+    from edgegeo.runtime.gallery.build import BuildReport
+    from edgegeo.runtime.gallery.rows import Tiles
+    from edgegeo.runtime.gallery.workers import TileWorkers
 
 OutputFlag = Annotated[
     Path | None,
@@ -126,9 +126,9 @@ def build(
 
 def _run(order: _Order, asked: SourceRequest, places: int) -> "tuple[Embedder, BuildReport]":
     from edgegeo.runtime import Embedder
-    from edgegeo.runtime.gallery_build import build_gallery
-    from edgegeo.runtime.gallery_compact import Layout
-    from edgegeo.runtime.gallery_intake import IntakeSettings
+    from edgegeo.runtime.gallery.build import build_gallery
+    from edgegeo.runtime.gallery.compact import Layout
+    from edgegeo.runtime.gallery.intake import IntakeSettings
 
     layout = Layout(order.codes)
     settings = IntakeSettings(
@@ -149,7 +149,7 @@ def _run(order: _Order, asked: SourceRequest, places: int) -> "tuple[Embedder, B
 
 
 def _ray(order: _Order, embedder: "Embedder", address: str) -> "TileWorkers":
-    from edgegeo.runtime.ray_workers import RayWorkers
+    from edgegeo.runtime.gallery.ray_workers import RayWorkers
 
     workers = RayWorkers(embedder, address, order.workers, order.threads)
     note(f"{workers.count} Ray workers on {workers.nodes} {'node' if workers.nodes == 1 else 'nodes'}")
@@ -158,6 +158,6 @@ def _ray(order: _Order, embedder: "Embedder", address: str) -> "TileWorkers":
 
 def _planet(places: int) -> "Tiles":
     from edgegeo.planet import Planet
-    from edgegeo.runtime.sources import planet_places
+    from edgegeo.runtime.gallery.sources import planet_places
 
     return planet_places(Planet(), n=places)

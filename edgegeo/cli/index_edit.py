@@ -26,7 +26,7 @@ from edgegeo.cli.regions import WithinFlag, region_of
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.gallery_rows import Skipped
+    from edgegeo.runtime.gallery.rows import Skipped
 
 DuplicatesFlag = Annotated[
     str,
@@ -76,8 +76,8 @@ def add(
     """Embed more tiles into a gallery; all appear at once, when the last is done, to a server when it reloads."""
     from edgegeo.home import find_bundle
     from edgegeo.runtime import Embedder
-    from edgegeo.runtime.gallery_edit import add_tiles
-    from edgegeo.runtime.gallery_intake import IntakeSettings
+    from edgegeo.runtime.gallery.edit import add_tiles
+    from edgegeo.runtime.gallery.intake import IntakeSettings
 
     settings = IntakeSettings(batch=batch, duplicates=duplicates)
     target = _place(gallery, bundle)
@@ -110,7 +110,7 @@ def delete(
     if bool(ids) == (within is not None):
         raise InputError("name the tiles to delete by their ids, or by --within LAT,LON,KM")
     from edgegeo.runtime import Gallery
-    from edgegeo.runtime.gallery_edit import delete_tiles, ids_within
+    from edgegeo.runtime.gallery.edit import delete_tiles, ids_within
 
     target = _place(gallery, bundle)
     tiles = Gallery.open(target)
@@ -133,8 +133,8 @@ def delete(
 def stats(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonFlag = False) -> None:
     """What a gallery holds, after every file was checked against its hash."""
     from edgegeo.runtime import Gallery
-    from edgegeo.runtime.gallery_compact import codes_of, scanned_bytes
-    from edgegeo.runtime.gallery_writing import pending
+    from edgegeo.runtime.gallery.compact import codes_of, scanned_bytes
+    from edgegeo.runtime.gallery.writing import pending
 
     target = _place(gallery, bundle)
     tiles = Gallery.open(target, check_hashes=True)
@@ -187,8 +187,8 @@ def compact(
 ) -> None:  # fmt: skip
     """Merge a gallery's segments, sort the tiles by place and give back deleted space; readers go on meanwhile."""
     from edgegeo.runtime import Gallery
-    from edgegeo.runtime.gallery_compact import Layout, codes_of
-    from edgegeo.runtime.gallery_compact import compact as merge
+    from edgegeo.runtime.gallery.compact import Layout, codes_of
+    from edgegeo.runtime.gallery.compact import compact as merge
 
     target = _place(gallery, bundle)
     layout = Layout(codes or codes_of(Gallery.open(target).info), approximate)

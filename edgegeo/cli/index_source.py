@@ -10,7 +10,7 @@ from edgegeo.cli.output import note
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.gallery_rows import Tiles
+    from edgegeo.runtime.gallery.rows import Tiles
 
 SOURCE_HELP = "Folder of photos with EXIF GPS, .csv of path, lat, lon, tile folder z/x/y.png, .mbtiles, or GeoTIFF."
 KindFlag = Annotated[

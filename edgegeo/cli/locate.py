@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from edgegeo.cli.delivery import Ask
     from edgegeo.geo import Position
     from edgegeo.runtime import Answer, Generated, Locator
-    from edgegeo.runtime.gallery_backend import GalleryBackend
+    from edgegeo.runtime.gallery.backend import GalleryBackend
 
 
 @dataclass(frozen=True)

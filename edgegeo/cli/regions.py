@@ -7,7 +7,7 @@ from edgegeo.cli.flags import flag
 from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
-    from edgegeo.runtime.region import Region
+    from edgegeo.runtime.gallery.region import Region
 
 WithinFlag = Annotated[
     str | None, flag("--within", verb="index", help="LAT,LON,KM: only tiles within so many km of a point.")
@@ -23,7 +23,7 @@ PolygonFlag = Annotated[
 
 def region_of(within: str | None, box: str | None, polygon: Path | None) -> "Region | None":
     """The region that at most one of the flags names; InputError for more, or for what is none."""
-    from edgegeo.runtime.region import Box, Circle, Polygons
+    from edgegeo.runtime.gallery.region import Box, Circle, Polygons
 
     if (within is not None) + (box is not None) + (polygon is not None) > 1:
         raise InputError("name a place by one of --within, --box and --polygon")

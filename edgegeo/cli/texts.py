@@ -9,7 +9,7 @@ from edgegeo.errors import InputError
 
 if TYPE_CHECKING:
     from edgegeo.runtime import Embedder
-    from edgegeo.runtime.gallery_backend import GalleryBackend
+    from edgegeo.runtime.gallery.backend import GalleryBackend
 
 
 def tile_query(gallery: "GalleryBackend", id: str) -> tuple[Any, bytes]:
@@ -31,7 +31,7 @@ def search_texts(
     """
     from edgegeo.runtime import Reranker
     from edgegeo.runtime.doubt import open_fit
-    from edgegeo.runtime.text_gallery import TextGallery, read_texts, rerank_texts
+    from edgegeo.runtime.gallery.texts import TextGallery, read_texts, rerank_texts
 
     texts = TextGallery(read_texts(file), embedder)
     hits = texts.search(vector, max(k, rerank))

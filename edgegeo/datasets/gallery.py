@@ -10,8 +10,8 @@ from edgegeo.datasets.report import Report
 from edgegeo.datasets.sets import Drawn, GpsSet, Loaded, Picture, PositionSet, RetrievalSet
 from edgegeo.errors import InputError
 from edgegeo.geo import Position
-from edgegeo.runtime.gallery_rows import Drawn as DrawnTile
-from edgegeo.runtime.gallery_rows import Origin, Row, Skipped, Tiles
+from edgegeo.runtime.gallery.rows import Drawn as DrawnTile
+from edgegeo.runtime.gallery.rows import Origin, Row, Skipped, Tiles
 
 
 def dataset_tiles(name: str, root: str | Path | None = None, split: str | None = None, **options: Any) -> Tiles:

@@ -76,7 +76,7 @@ def load_positions(reader: Reader, *, csv: str | None = None, swapped: bool | No
 def load_photos(reader: Reader) -> GpsSet:
     """Every picture below a folder by the GPS position in its EXIF."""
     from edgegeo.runtime import Skipped
-    from edgegeo.runtime.sources import photo_folder
+    from edgegeo.runtime.gallery.sources import photo_folder
 
     samples = []
     for found in photo_folder(reader.root):

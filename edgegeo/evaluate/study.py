@@ -11,10 +11,10 @@ from edgegeo.evaluate.scenes import Scene
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime import Embedder, Gallery, Generator, Model
 from edgegeo.runtime.fusion import Clues
+from edgegeo.runtime.gallery.exact import exact_search
 from edgegeo.runtime.generate import SAMPLING
 from edgegeo.runtime.locator import TILES
 from edgegeo.runtime.sampling import Decoding
-from edgegeo.runtime.search import exact_search
 from edgegeo.runtime.sphere import Doubles, between_km, vectors
 
 NONE, OWN, OTHER, GALLERY = "none", "own", "other", "gallery"

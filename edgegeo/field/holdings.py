@@ -68,7 +68,7 @@ def _bundle(folder: Path, hashed: bool) -> tuple[Finding, Bundle | None]:
 
 
 def _gallery(folder: Path, bundles: list[Bundle], hashed: bool) -> Finding:
-    from edgegeo.runtime.gallery import Gallery
+    from edgegeo.runtime.gallery.gallery import Gallery
 
     try:
         gallery = Gallery.open(folder, check_hashes=hashed)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgegeo.runtime.answer import parse_answer
     from edgegeo.runtime.embed import Embedder
-    from edgegeo.runtime.gallery import Gallery, Hits
-    from edgegeo.runtime.gallery_rows import Row, Skipped
+    from edgegeo.runtime.gallery.gallery import Gallery, Hits
+    from edgegeo.runtime.gallery.rows import Row, Skipped
     from edgegeo.runtime.generate import Generated, Generator
     from edgegeo.runtime.image import ImageLimits, open_image
     from edgegeo.runtime.locator import Locator
@@ -29,11 +29,11 @@ _HOMES = {
     "Answer": "outcome",
     "Decoding": "sampling",
     "Embedder": "embed",
-    "Gallery": "gallery",
+    "Gallery": "gallery.gallery",
     "Generated": "generate",
     "Generator": "generate",
     "Hit": "outcome",
-    "Hits": "gallery",
+    "Hits": "gallery.gallery",
     "ImageLimits": "image",
     "ImageTokens": "pictures",
     "Locator": "locator",
@@ -41,8 +41,8 @@ _HOMES = {
     "Picture": "pictures",
     "Reranker": "rerank",
     "Reranking": "second_look",
-    "Row": "gallery_rows",
-    "Skipped": "gallery_rows",
+    "Row": "gallery.rows",
+    "Skipped": "gallery.rows",
     "Tokenizer": "tokens",
     "VerifyReport": "verify",
     "open_image": "image",

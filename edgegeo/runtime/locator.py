@@ -14,7 +14,7 @@ from edgegeo.runtime.decoding import Listener
 from edgegeo.runtime.doubt import LEVELS, check_confidence, open_fit
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.fusion import Clues, Prior
-from edgegeo.runtime.gallery_backend import GalleryBackend, open_gallery
+from edgegeo.runtime.gallery.backend import GalleryBackend, open_gallery
 from edgegeo.runtime.generate import SAMPLING, Generated, Generator
 from edgegeo.runtime.image import Source
 from edgegeo.runtime.model import Model

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgegeo.geo import Position
 from edgegeo.runtime.deciding import Evidence
-from edgegeo.runtime.gallery import Hits
+from edgegeo.runtime.gallery.gallery import Hits
 from edgegeo.runtime.generate import Generated
 
 

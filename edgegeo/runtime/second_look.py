@@ -7,7 +7,7 @@ import numpy as np
 
 from edgegeo.errors import InputError
 from edgegeo.runtime.doubt import Fit
-from edgegeo.runtime.gallery_backend import GalleryBackend
+from edgegeo.runtime.gallery.backend import GalleryBackend
 from edgegeo.runtime.outcome import Hit
 from edgegeo.runtime.pictures import ImageTokens
 from edgegeo.runtime.rerank import Asked, Reranker, probability

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edgegeo.errors import GalleryBusyError
 from edgegeo.runtime import Gallery, Row
-from edgegeo.runtime.gallery_backend import GalleryBackend
-from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
-from edgegeo.runtime.gallery_intake import IntakeSettings
+from edgegeo.runtime.gallery.backend import GalleryBackend
+from edgegeo.runtime.gallery.edit import add_tiles, delete_tiles
+from edgegeo.runtime.gallery.intake import IntakeSettings
 from edgegeo.server.context import REFUSALS, Context
 from edgegeo.server.faults import Refusal, retry_after
 from edgegeo.server.fleet import Fleet

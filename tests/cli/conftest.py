@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import seal
 
 from edgegeo.cli.main import run
 
@@ -66,7 +67,7 @@ def roomy_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "edgegeo.json").read_text())
     manifest["roles"]["embed"]["max_text_tokens"] = 230
-    (folder / "edgegeo.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     return folder
 
 
@@ -86,7 +87,7 @@ def gallery(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A gallery of five planet tiles, made by the tiny bundle."""
     from edgegeo.planet import Planet
     from edgegeo.runtime import Embedder, Gallery
-    from edgegeo.runtime.sources import planet_places
+    from edgegeo.runtime.gallery.sources import planet_places
 
     target = tmp_path_factory.mktemp("galleries") / "five"
     Gallery.build(target, planet_places(Planet(), n=5, size=64), Embedder.open(tiny_bundle, threads=1))

@@ -76,7 +76,7 @@ def test_server(bundle: Path, photo: Path, tmp_path: Path) -> None:
     from fastapi.testclient import TestClient
 
     from edgegeo.runtime import Embedder
-    from edgegeo.runtime.sources import planet_places
+    from edgegeo.runtime.gallery.sources import planet_places
     from edgegeo.server.app import create_app
     from edgegeo.server.engine import Engine
     from edgegeo.server.settings import ServerSettings

@@ -8,9 +8,9 @@ import pytest
 from gallery_tiles import held, photo_list
 
 from edgegeo.runtime import Embedder, Gallery
-from edgegeo.runtime.gallery_build import build_gallery
-from edgegeo.runtime.gallery_intake import IntakeSettings
-from edgegeo.runtime.sources import csv_list
+from edgegeo.runtime.gallery.build import build_gallery
+from edgegeo.runtime.gallery.intake import IntakeSettings
+from edgegeo.runtime.gallery.sources import csv_list
 
 
 @pytest.fixture

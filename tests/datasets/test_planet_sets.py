@@ -11,7 +11,7 @@ from edgegeo.datasets.planet_folder import PlanetFolder, write_planet
 from edgegeo.errors import InputError
 from edgegeo.exif import read_gps
 from edgegeo.planet import Planet
-from edgegeo.runtime.sources import csv_list
+from edgegeo.runtime.gallery.sources import csv_list
 
 
 def test_retrieval_on_the_planet() -> None:

@@ -20,7 +20,7 @@ from edgegeo.export.source import open_source
 from edgegeo.models.checkpoint import load_checkpoint
 from edgegeo.recipe import Recipe, TokenBudget, preset
 from edgegeo.runtime import Embedder, Gallery, Generator, Locator, Model, Reranker, verify_bundle
-from edgegeo.runtime.sources import planet_places
+from edgegeo.runtime.gallery.sources import planet_places
 from edgegeo.train.retriever import train_retriever
 from edgegeo.train.settings import RetrieverSettings
 

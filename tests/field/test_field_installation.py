@@ -96,7 +96,7 @@ def test_bundles_and_galleries(
 ) -> None:
     from edgegeo.planet import Planet
     from edgegeo.runtime import Embedder, Gallery
-    from edgegeo.runtime.sources import planet_places
+    from edgegeo.runtime.gallery.sources import planet_places
 
     monkeypatch.setenv("EDGEGEO_HOME", str(tmp_path))
     assert [one.level for one in examine_holdings(tmp_path)] == [WARN]

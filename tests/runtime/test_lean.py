@@ -29,7 +29,7 @@ from PIL import Image
 from edgegeo.planet import Planet
 from edgegeo.runtime import (Embedder, Gallery, Generator, Locator, Model, Reranker, open_image, parse_answer,
                              prepare_picture, verify_bundle)
-from edgegeo.runtime.sources import planet_places
+from edgegeo.runtime.gallery.sources import planet_places
 
 bundle, folder = sys.argv[1], Path(sys.argv[2])
 model = Model.open(bundle, threads=1)

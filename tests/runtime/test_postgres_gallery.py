@@ -13,7 +13,7 @@ from gallery_tiles import held, tile, tiles
 from edgegeo.bundle import open_bundle
 from edgegeo.errors import GalleryBusyError, GalleryError, InputError
 from edgegeo.runtime import Embedder, Gallery, Row
-from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
+from edgegeo.runtime.gallery.edit import add_tiles, delete_tiles
 from edgegeo.runtime.postgres.address import Address, is_address
 from edgegeo.runtime.postgres.gallery import PostgresGallery
 from edgegeo.runtime.postgres.push import push_gallery

@@ -8,12 +8,12 @@ import pytest
 from gallery_tiles import tile
 
 from edgegeo.runtime import Embedder, Gallery, Row
+from edgegeo.runtime.gallery.exact import exact_search
+from edgegeo.runtime.gallery.region import Box, Circle, Polygons, Region
 from edgegeo.runtime.postgres import gallery as gallery_module
 from edgegeo.runtime.postgres.cover import MOST, cover
 from edgegeo.runtime.postgres.gallery import PostgresGallery
 from edgegeo.runtime.postgres.push import push_gallery
-from edgegeo.runtime.region import Box, Circle, Polygons, Region
-from edgegeo.runtime.search import exact_search
 
 pytest.importorskip("psycopg", reason="needs the extra postgres")
 TRIANGLE = Polygons([[np.array([[-20.0, -10.0], [40.0, -10.0], [10.0, 50.0], [-20.0, -10.0]])]])

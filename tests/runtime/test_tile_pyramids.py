@@ -10,9 +10,9 @@ from tile_sources import block, picture, write_folder, write_mbtiles
 
 from edgegeo.errors import GalleryError, InputError
 from edgegeo.runtime import Embedder, Gallery, Row, Skipped
-from edgegeo.runtime.gallery_build import build_gallery
-from edgegeo.runtime.gallery_intake import IntakeSettings
-from edgegeo.runtime.gallery_rows import identity
+from edgegeo.runtime.gallery.build import build_gallery
+from edgegeo.runtime.gallery.intake import IntakeSettings
+from edgegeo.runtime.gallery.rows import identity
 from edgegeo.runtime.tiles.mbtiles import mbtiles
 from edgegeo.runtime.tiles.mercator import Tile
 from edgegeo.runtime.tiles.opening import TileChoice, kind_of, open_source

@@ -10,8 +10,8 @@ from PIL import Image
 from edgegeo.errors import InputError
 from edgegeo.geo import distance_km
 from edgegeo.runtime import Embedder, Row, Skipped
-from edgegeo.runtime.gallery_build import build_gallery
-from edgegeo.runtime.gallery_intake import IntakeSettings
+from edgegeo.runtime.gallery.build import build_gallery
+from edgegeo.runtime.gallery.intake import IntakeSettings
 from edgegeo.runtime.tiles.cutting import Cutting, Extent, count_cuts, cuts
 from edgegeo.runtime.tiles.geotiff import geotiff
 from edgegeo.runtime.tiles.mercator import Tile, place_of

@@ -15,7 +15,7 @@ from live import running
 
 from edgegeo.planet import Planet
 from edgegeo.runtime import Embedder, Gallery
-from edgegeo.runtime.sources import planet_places
+from edgegeo.runtime.gallery.sources import planet_places
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
 from edgegeo.server.settings import ServerSettings

@@ -17,7 +17,7 @@ from edgegeo.bundle import open_bundle, publish, staging
 from edgegeo.errors import BundleError, EdgegeoError, GalleryError, ServerError
 from edgegeo.home import default_gallery
 from edgegeo.runtime import Embedder, Gallery
-from edgegeo.runtime.gallery_edit import delete_tiles
+from edgegeo.runtime.gallery.edit import delete_tiles
 from edgegeo.server import fleet as fleet_module
 from edgegeo.server.engine import Engine
 from edgegeo.server.faults import Refusal

@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from edgegeo.runtime import Gallery, Row
-from edgegeo.runtime.gallery_edit import add_tiles, delete_tiles
-from edgegeo.runtime.gallery_writing import writing
-from edgegeo.runtime.packed import Packed
+from edgegeo.runtime.gallery.edit import add_tiles, delete_tiles
+from edgegeo.runtime.gallery.packed import Packed
+from edgegeo.runtime.gallery.writing import writing
 from edgegeo.server.app import create_app
 from edgegeo.server.engine import Engine
 from edgegeo.server.forms import SentTile

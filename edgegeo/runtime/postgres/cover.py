@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.geo import EARTH_RADIUS_KM
-from edgegeo.runtime.region import Region
+from edgegeo.runtime.gallery.region import Region
 from edgegeo.runtime.sphere import between_km, vectors
 
 MOST = 16

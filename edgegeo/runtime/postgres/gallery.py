@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from edgegeo.bundle import Bundle
 from edgegeo.errors import GalleryError
 from edgegeo.geo import Position
-from edgegeo.runtime.gallery import Hits
-from edgegeo.runtime.gallery_manifest import GalleryInfo, SegmentEntry
-from edgegeo.runtime.gallery_rows import Origin, Skipped
+from edgegeo.runtime.gallery.exact import exact_search, searchable
+from edgegeo.runtime.gallery.gallery import Hits
+from edgegeo.runtime.gallery.manifest import GalleryInfo, SegmentEntry
+from edgegeo.runtime.gallery.region import Region
+from edgegeo.runtime.gallery.rows import Origin, Skipped
 from edgegeo.runtime.postgres.address import Address, connect, reason
 from edgegeo.runtime.postgres.cover import cover
 from edgegeo.runtime.postgres.push import FORMAT, read_vector
-from edgegeo.runtime.region import Region
-from edgegeo.runtime.search import exact_search, searchable
 from edgegeo.schema import SchemaFault, parse
 
 T = TypeVar("T")

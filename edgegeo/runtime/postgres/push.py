@@ -17,8 +17,8 @@ import numpy as np
 
 from edgegeo.errors import GalleryBusyError, GalleryError, InputError
 from edgegeo.progress import Progress, silent
-from edgegeo.runtime.gallery import Gallery
-from edgegeo.runtime.gallery_segment import Block
+from edgegeo.runtime.gallery.gallery import Gallery
+from edgegeo.runtime.gallery.segment import Block
 from edgegeo.runtime.postgres.address import Address, connect, reason
 from edgegeo.schema import to_plain
 

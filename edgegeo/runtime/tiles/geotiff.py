@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgegeo.errors import ImageError, InputError
 from edgegeo.geo import distance_km
-from edgegeo.runtime.gallery_rows import Drawn, Origin, Row, Skipped, Tiles
+from edgegeo.runtime.gallery.rows import Drawn, Origin, Row, Skipped, Tiles
 from edgegeo.runtime.tiles.cutting import Cut, Cutting, Extent, count_cuts, cuts
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")

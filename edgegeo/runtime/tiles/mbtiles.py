@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from edgegeo.errors import InputError
-from edgegeo.runtime.gallery_rows import Origin, Row, Skipped, Tiles
+from edgegeo.runtime.gallery.rows import Origin, Row, Skipped, Tiles
 from edgegeo.runtime.tiles.mercator import DEEPEST, Tile, check_zoom, flipped
 from edgegeo.runtime.tiles.pyramid import Pairs, choose_zoom, in_pieces
 

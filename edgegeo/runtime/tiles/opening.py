@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgegeo.errors import InputError
-from edgegeo.runtime.gallery_rows import Tiles
-from edgegeo.runtime.sources import SUFFIXES as PHOTOS
-from edgegeo.runtime.sources import csv_list, photo_folder
+from edgegeo.runtime.gallery.rows import Tiles
+from edgegeo.runtime.gallery.sources import SUFFIXES as PHOTOS
+from edgegeo.runtime.gallery.sources import csv_list, photo_folder
 from edgegeo.runtime.tiles import geotiff
 from edgegeo.runtime.tiles.cutting import Cutting
 from edgegeo.runtime.tiles.mbtiles import mbtiles

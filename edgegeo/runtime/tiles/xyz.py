@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgegeo.errors import InputError
-from edgegeo.runtime.gallery_rows import Origin, Row, Skipped, Tiles
+from edgegeo.runtime.gallery.rows import Origin, Row, Skipped, Tiles
 from edgegeo.runtime.tiles.mercator import DEEPEST, Tile, check_zoom, flipped
 from edgegeo.runtime.tiles.pyramid import choose_zoom, in_pieces
 
