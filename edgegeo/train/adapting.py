@@ -14,6 +14,7 @@ from edgegeo.errors import TrainingError
 from edgegeo.models.adapters import hushed_peft
 from edgegeo.models.checkpoint import Checkpoint, load_checkpoint
 from edgegeo.models.family import Seen
+from edgegeo.models.lineage import record_base
 from edgegeo.runtime.pictures import Picture
 from edgegeo.train.parallel import World
 from edgegeo.train.sequences import Batch, Row, Writer, collate
@@ -40,18 +41,21 @@ class Learner:
     """PEFT's wrapper around it."""
     sees_learning: bool = False
     """Whether anything before the decoder learns; if not, pictures are seen without a graph."""
+    checkpointing: bool = False
+    """Whether layers are computed again for their gradients instead of kept."""
     stride: int = STRIDE
     """Rows that are computed at once where nothing is learned."""
 
     def states(self, rows: list[Row], tail: Tensor | None = None) -> tuple[Tensor, Batch]:
         """Last hidden states (B, S + Q, hidden) of rows, and the rows as they were padded."""
         batch = collate(rows, self.writer.pad, self.world.device)
-        pictures = self._seen(batch.pictures)
+        pictures = self.seen(batch.pictures)
         return self.checkpoint.family.hidden(self.model, batch.ids, pictures, tail, batch.lengths), batch
 
-    def _seen(self, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
-        if not pictures:
-            return ()
+    def seen(self, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+        """Pictures with their image tokens; those that have them stay as they are."""
+        if all(isinstance(picture, Seen) for picture in pictures):
+            return pictures
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.sees_learning):
             rows = self.checkpoint.family.features(self.model, pictures)
         return tuple(Seen(p.inputs, p.layout, p.grid, row) for p, row in zip(pictures, rows, strict=True))
@@ -160,6 +164,7 @@ def settle(learner: Learner, memory: Memory) -> None:
         # transformers 5.23 renamed it.
         enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
+        learner.checkpointing = True
     model.train()
 
 
@@ -192,5 +197,6 @@ def save_lora(adapted: Any, weights: Mapping[str, Tensor], out: Path) -> None:
     file = out / "adapter_config.json"
     facts = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
     file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    record_base(adapted, out)
     for written in out.iterdir():
         written.chmod(0o644)  # safetensors writes for the owner alone

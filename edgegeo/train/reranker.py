@@ -1,9 +1,9 @@
 """Re-ranking adapters: a LoRA that answers "same place?" about what a retriever mistakes for each other.
 
 A model asked about pairs drawn at random learns to tell countries apart; re-ranking meets a first stage's near misses.
-So each query is shown its own target among others that a retriever ranks highest for it, and learns to answer yes or no
-(p(yes) / (p(yes) + p(no)) of MLLM pair scoring, arXiv 2604.13268, trained) and, by log-odds that are added to the
-retriever's cosines as re-ranking adds them, to put its own target first: what the cosines know need not be learned.
+So each query is shown its own target among others that a retriever ranks high for it, and learns to answer yes or no
+(p(yes) / (p(yes) + p(no)) of MLLM pair scoring, arXiv 2604.13268, trained) and to put its own target first. The
+retriever's cosines teach beside the truth (distillation): of ten wrong candidates they say which are how wrong.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,16 @@ from edgegeo.models.checkpoint import Checkpoint
 from edgegeo.models.prompts import word_ids
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
-from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
+from edgegeo.train.adapting import (
+    DTYPES,
+    Learner,
+    attach_lora,
+    open_learner,
+    reads_any_type,
+    save_lora,
+    settle,
+    weights_hash,
+)
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
 from edgegeo.train.retriever import Retriever
@@ -37,8 +46,10 @@ from edgegeo.train.running import (
     step_seed,
     steps_of,
 )
+from edgegeo.train.seen import look_once
 from edgegeo.train.sequences import Row, Writer, distinct
 from edgegeo.train.settings import RerankerSettings, RetrieverSettings
+from edgegeo.train.shared_prompt import can_share, states_behind
 from edgegeo.train.sources import Pairs, Rows, open_pairs
 
 PIECE = 1024
@@ -62,6 +73,11 @@ class NearMisses:
         """The first places alone."""
         return NearMisses(self.index[:count], self.others[:, :count], self.cosines[:, :count])
 
+    @property
+    def rows(self) -> Rows:
+        """Every row of the source that stands in it, once."""
+        return np.union1d(self.index, self.others)
+
 
 class Judge(nn.Module):
     """Margins log p(yes) - log p(no) of queries and candidates."""
@@ -72,22 +88,29 @@ class Judge(nn.Module):
         settings, tokenizer = learner.checkpoint.settings, learner.checkpoint.tokenizer
         self.yes, self.no = (list(word_ids(words, tokenizer)) for words in (settings.yes, settings.no))
 
-    def forward(self, rows: Sequence[Row]) -> Tensor:
-        """(N,) float32 of N filled prompts; texts and pictures asked in passes of their own."""
+    def forward(self, queries: Sequence[Sequence[Row]]) -> Tensor:
+        """(Q, K) float32 of Q queries' filled prompts for K candidates each; texts and pictures that ask in passes of
+        their own."""
         found: list[Tensor] = []
         places: list[int] = []
-        for pictures in sorted({len(row.pictures) for row in rows}):
-            chosen = [i for i, row in enumerate(rows) if len(row.pictures) == pictures]
-            found.append(self._margins([rows[i] for i in chosen]))
+        for pictures in sorted({len(rows[0].pictures) for rows in queries}):
+            chosen = [i for i, rows in enumerate(queries) if len(rows[0].pictures) == pictures]
+            found.append(self._margins([queries[i] for i in chosen]))
             places += chosen
         return torch.cat(found)[torch.argsort(torch.tensor(places)).to(found[0].device)]
 
-    def _margins(self, rows: list[Row]) -> Tensor:
+    def _margins(self, queries: list[Sequence[Row]]) -> Tensor:
         learner = self.learner[0]
-        states, batch = learner.states(rows)
-        last = states[torch.arange(len(rows), device=states.device), batch.lengths - 1]
+        last = states_behind(learner, queries) if can_share(learner) else _read_whole(learner, queries)
         logits = learner.checkpoint.family.parts(learner.model).head(last).float()
-        return torch.logsumexp(logits[:, self.yes], 1) - torch.logsumexp(logits[:, self.no], 1)
+        return torch.logsumexp(logits[..., self.yes], -1) - torch.logsumexp(logits[..., self.no], -1)
+
+
+def _read_whole(learner: Learner, queries: Sequence[Sequence[Row]]) -> Tensor:
+    """Last hidden states (Q, K, hidden), every pair read by itself."""
+    states, batch = learner.states([row for rows in queries for row in rows])
+    last = states[torch.arange(len(states), device=states.device), batch.lengths - 1]
+    return last.reshape(len(queries), len(queries[0]), -1)
 
 
 def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> AdapterReport:
@@ -99,7 +122,7 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
     told = progress if world.first else silent
     train, held = world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, told))
     chosen, seed = settings.retriever or learner.checkpoint.adapter("embed"), settings.schedule.seed
-    first_stage = open_retriever(learner.checkpoint, chosen)
+    first_stage = open_retriever(learner.checkpoint, chosen, settings.memory.dtype)
     # Of the first process, since a last bit decides between candidates alike.
     near, asked = world.told(
         lambda: (
@@ -111,6 +134,8 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
     judge, learned = Judge(learner), learner.trainable
     masters = Masters(learned, settings.lr, settings.weight_decay, betas=(0.9, 0.999))
     settle(learner, settings.memory)
+    train = look_once(train, learner, near.rows, settings.pictures_mb, told)
+    held = look_once(held, learner, asked.rows, settings.pictures_mb, told)
     steps = steps_of(settings.schedule, len(near.index))
     job = Job(
         step=Steps(settings, train, near, judge, [p for _, p in learned]),
@@ -155,24 +180,26 @@ class Steps:
         for start in range(0, len(mine), stride):
             torch.manual_seed(seed + 7919 * (learner.world.rank * len(queries) + start))
             some = mine[start : start + stride]
-            margins = self.judge([row for rows, _ in some for row in rows]).reshape(len(some), -1)
+            margins = self.judge([rows for rows, _ in some])
             likeness = torch.from_numpy(np.stack([cosines for _, cosines in some])).to(margins.device)
-            loss = pair_loss(margins, likeness / s.temperature) * len(some) / len(queries)
+            loss = pair_loss(margins, likeness / s.temperature, s.distil) * len(some) / len(queries)
             loss.backward()
             told += float(loss.detach())
         learner.world.sum_gradients(self.learned)
         return {"loss": finite(learner.world.total(told))}
 
 
-def pair_loss(margins: Tensor, likeness: Tensor) -> Tensor:
+def pair_loss(margins: Tensor, likeness: Tensor, distil: float) -> Tensor:
     """Of margins and log-likelihoods (Q, 1 + wrong) whose first column is the right candidate's: yes or no for each, a
-    query's wrong ones together counting as much as its right one, and the right one first (softmax over the sums)."""
+    query's wrong ones together counting as much as its right one; the right one first (softmax); and, `distil` times,
+    how far the margins' distribution is from the likelihoods' (Kullback-Leibler)."""
     truth = torch.zeros_like(margins)
     truth[:, 0] = 1.0
     weights = torch.where(truth > 0, 0.5, 0.5 / (margins.shape[1] - 1))
     answered = F.binary_cross_entropy_with_logits(margins, truth, weights, reduction="sum") / len(margins)
     first = torch.zeros(len(margins), dtype=torch.long, device=margins.device)
-    return answered + F.cross_entropy(likeness + margins, first)
+    told = F.kl_div(margins.log_softmax(1), likeness.softmax(1), reduction="batchmean")
+    return answered + F.cross_entropy(margins, first) + distil * told
 
 
 def asked_rows(writer: Writer, source: Pairs, index: Rows, wrong: NDArray[np.int64], kind: int) -> list[list[Row]]:
@@ -187,8 +214,9 @@ def asked_rows(writer: Writer, source: Pairs, index: Rows, wrong: NDArray[np.int
 
 @torch.no_grad()
 def told_apart(judge: Judge, source: Pairs, near: NearMisses, temperature: float) -> dict[str, float]:
-    """For each kind of query: share whose own target comes first among the near misses, by the cosines alone and with
-    the margins added; share of own targets and first near misses answered rightly. And the loss a query."""
+    """For each kind of query: share whose own target comes first among the near misses, by the cosines alone, by the
+    margins alone and by half of each; share of own targets and first near misses answered rightly. And the loss a
+    query, without what the cosines teach."""
     learner = judge.learner[0]
     learner.model.eval()
     scores: dict[str, float] = {}
@@ -199,11 +227,12 @@ def told_apart(judge: Judge, source: Pairs, near: NearMisses, temperature: float
         for start in range(0, len(near.index), stride):
             some = slice(start, start + stride)
             rows = asked_rows(learner.writer, source, near.index[some], near.others[kind, some], kind)
-            margins.append(judge([row for one in rows for row in one]).reshape(len(rows), -1))
+            margins.append(judge(rows))
         whole = torch.cat(margins)
         likeness = torch.from_numpy(near.cosines[kind]).to(whole.device) / temperature
-        losses.append(float(pair_loss(whole, likeness)))
+        losses.append(float(pair_loss(whole, likeness, 0.0)))
         scores[f"{name}_searched"] = _first(likeness)
+        scores[f"{name}_judged"] = _first(whole)
         scores[f"{name}_told_apart"] = _first(likeness + whole)
         right = torch.cat([whole[:, 0] > 0, whole[:, 1] <= 0])
         scores[f"{name}_right"] = float(right.float().mean())
@@ -222,11 +251,15 @@ def goal(scores: dict[str, float]) -> float:
     return sum(found) / len(found)
 
 
-def open_retriever(checkpoint: Checkpoint, folder: Path | None) -> Retriever:
-    """A retriever as it was trained: an adapter folder of any method, or None for the base."""
+def open_retriever(checkpoint: Checkpoint, folder: Path | None, dtype: str = "fp32") -> Retriever:
+    """A retriever as it was trained, to compute in a type of `Memory.dtype`: an adapter folder of any method, or None
+    for the base, which stays in its own type."""
     if folder is not None and not (is_lora(folder) or is_queries(folder)):
         raise TrainingError(f"{folder} is no retrieval adapter; name a PEFT or SLQ folder, or leave retriever out")
-    model = merge_adapter(checkpoint, folder).model if folder is not None and is_lora(folder) else checkpoint.model
+    model = checkpoint.model
+    if folder is not None and is_lora(folder):
+        model = merge_adapter(checkpoint, folder).model.to(DTYPES[dtype])
+        reads_any_type(checkpoint.family.parts(model).vision)
     pooling, last = ("eos", 1) if folder is None else load_pooling(folder)
     learner = Learner(checkpoint, model, Writer(checkpoint), World())
     retriever = Retriever(learner, RetrieverSettings(Path(), pooling=pooling, last=last))
@@ -268,5 +301,7 @@ def _few(rng: np.random.Generator, rows: int, near: int, count: int) -> NDArray[
 def _check(settings: RerankerSettings) -> None:
     if min(settings.wrong, settings.near) < 1 or not (settings.lr > 0 and settings.temperature > 0):  # NaN is neither
         raise TrainingError("wrong and near must be at least 1, lr and temperature above 0")
+    if not 0 <= settings.distil < float("inf"):
+        raise TrainingError(f"distil must be at least 0, not {settings.distil}")
     if settings.mine_places < 2 or settings.validation_places < 2:
         raise TrainingError("mine_places and validation_places must be at least 2")

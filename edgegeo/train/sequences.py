@@ -17,7 +17,7 @@ from edgegeo.runtime.pictures import Picture
 
 LONGEST_TEXT = 300
 """Tokens of a text to embed; longer ones are cut (NGCG-MLLM's maximum)."""
-WIDTH = 16
+WIDTH = 8
 """Rows are padded to multiples of this: on a CPU every new matrix shape costs a compilation."""
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _FIELD = re.compile(r'"(?:latitude|longitude)"\s*:\s*"?([-+]?[0-9.]+)')

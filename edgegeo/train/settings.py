@@ -264,11 +264,15 @@ class RerankerSettings:
     near: int = 20
     """How many of the most alike places are near misses."""
     temperature: float = 0.03
-    """The first stage's cosines are divided by it and added to the log-odds that rank: the retriever's own."""
+    """The first stage's cosines are divided by it, to log-likelihoods: the retriever's own."""
+    distil: float = 2.0
+    """How much the first stage's likelihoods teach beside the truth."""
     mine_places: int = 4_000
     """Training places that near misses are mined among, once, before the first step."""
     validation_places: int = 300
     """Validation places that are judged with their ten likest others, of all validation places."""
+    pictures_mb: int = 2_048
+    """Pictures are looked at once, where the tower stands still and their image tokens fit into this memory."""
 
 
 def described(settings: type, above: str = "") -> Iterator[tuple[str, Any, str]]:

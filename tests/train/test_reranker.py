@@ -59,8 +59,7 @@ def test_margins_are_those_that_exports_are_verified_against(base_folder: Path, 
     index, wrong = np.array([0, 3, 5]), np.array([[1, 2], [4, 6], [7, 0]])
     tiles = [Image.fromarray(one) for one in places.pictures("tile", np.arange(8))]
     photos = [Image.fromarray(one) for one in places.pictures("photo", np.arange(8))]
-    rows = [row for kind in (0, 1) for one in asked_rows(judge.learner[0].writer, source, index, wrong, kind)
-            for row in one]  # fmt: skip
+    rows = [one for kind in (0, 1) for one in asked_rows(judge.learner[0].writer, source, index, wrong, kind)]
     with torch.no_grad():
         got = judge(rows).reshape(2, 3, 3).numpy()
     for i, (place, others) in enumerate(zip(index, wrong, strict=True)):
@@ -91,13 +90,14 @@ def test_near_misses_are_the_likest_of_other_places(base_folder: Path, data: Any
 def test_the_loss_by_hand() -> None:
     """Right answers cost nothing; a query's three wrong candidates weigh as much as its right one."""
     none = torch.zeros(1, 4)
-    assert float(pair_loss(torch.tensor([[30.0, -30.0, -30.0, -30.0]]), none)) == pytest.approx(0, abs=1e-6)
-    loss = float(pair_loss(torch.zeros(5, 4), torch.zeros(5, 4)))
+    assert float(pair_loss(torch.tensor([[30.0, -30.0, -30.0, -30.0]]), none, 0.0)) == pytest.approx(0, abs=1e-6)
+    loss = float(pair_loss(torch.zeros(5, 4), torch.zeros(5, 4), 1.0))
     assert loss == pytest.approx(np.log(2) + np.log(4))
     one_wrong = torch.tensor([[9.0, 9.0, -9.0, -9.0]])
-    assert float(pair_loss(one_wrong, none)) == pytest.approx(9 / 6 + np.log(2), abs=1e-3)
-    searched = torch.tensor([[20.0, 0.0, 0.0, 0.0]])  # what the cosines put first need not be put first again
-    assert float(pair_loss(one_wrong, searched)) == pytest.approx(9 / 6, abs=1e-3)
+    assert float(pair_loss(one_wrong, none, 0.0)) == pytest.approx(9 / 6 + np.log(2), abs=1e-3)
+    sure = torch.tensor([[20.0, 0.0, 0.0, 0.0]])  # the margins' distribution gives it one half
+    assert float(pair_loss(one_wrong, sure, 3.0)) == pytest.approx(9 / 6 + np.log(2) + 3 * np.log(2), abs=1e-3)
+    assert float(pair_loss(one_wrong, one_wrong, 3.0)) == pytest.approx(9 / 6 + np.log(2), abs=1e-3)
 
 
 def test_told_apart_counts_ties_as_misses(base_folder: Path, data: Any) -> None:
@@ -119,9 +119,11 @@ def test_a_run_writes_a_peft_folder_that_changes_margins(base_folder: Path, data
     report = train_reranker(settings(tmp_path / "out", base_folder, data, lr=0.01))
     assert set(report.validation) == {
         "text_searched",
+        "text_judged",
         "text_told_apart",
         "text_right",
         "photo_searched",
+        "photo_judged",
         "photo_told_apart",
         "photo_right",
         "validation_loss",
@@ -139,6 +141,8 @@ def test_a_run_writes_a_peft_folder_that_changes_margins(base_folder: Path, data
         ({"lr": 0.0}, "lr and temperature above 0"),
         ({"lr": float("nan")}, "lr and temperature above 0"),
         ({"mine_places": 1}, "mine_places"),
+        ({"distil": -1.0}, "distil must be at least 0"),
+        ({"distil": float("nan")}, "distil must be at least 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(
