@@ -19,6 +19,7 @@ from edgegeo.models.adapters import (
 )
 from edgegeo.models.checkpoint import ADAPTERS, Checkpoint, load_checkpoint
 from edgegeo.models.hub import checkpoint_name
+from edgegeo.models.lineage import require_base
 from edgegeo.models.reference import Reference, reference
 from edgegeo.models.weights import is_lean
 from edgegeo.recipe import TokenBudget
@@ -150,6 +151,7 @@ def _role(checkpoint: Checkpoint, folder: Path | None, role: str) -> RoleSource:
             raise CheckpointError(f"{folder} holds latent queries, which only embed; {role} needs a LoRA folder")
         queries = load_queries(folder, checkpoint.config.get_text_config().hidden_size)
         if not is_lora(folder):
+            require_base(checkpoint, folder)
             alone = Reference(checkpoint, checkpoint.model, queries, matryoshka=load_matryoshka(folder))
             return RoleSource(alone, folder.name)
     how = (queries, *load_pooling(folder), load_matryoshka(folder)) if role == "embed" else ()

@@ -18,6 +18,7 @@ from edgegeo.bundle import ImageSpec, Segment
 from edgegeo.errors import CheckpointError
 from edgegeo.models.checkpoint import Checkpoint, read_json, refuse_pickles
 from edgegeo.models.family import Family
+from edgegeo.models.lineage import require_base
 from edgegeo.models.prompts import fill_ids
 from edgegeo.models.weights import is_lean, read_header, shared_view, widen_as_it_runs
 from edgegeo.runtime.pictures import prepare_picture
@@ -132,13 +133,15 @@ def merge_adapter(checkpoint: Checkpoint, folder: str | Path) -> Merged:
     """Fold a PEFT adapter into a view of the checkpoint's model and compare it with the attached adapter.
 
     LoRA, rsLoRA and DoRA with ranks and alphas by layer, and modules saved whole. CheckpointError when the folder is
-    no such adapter, holds pickles, doesn't fit the model, or changes what the roles share (biases, embeddings).
+    no such adapter, holds pickles, doesn't fit the model, says that it belongs to another one (`require_base`), or
+    changes what the roles share (biases, embeddings).
     """
     from peft import PeftModel
 
     folder = Path(folder)
     model, family, spec = checkpoint.model, checkpoint.family, checkpoint.image
     config = check_adapter(folder, dict(model.named_parameters(remove_duplicate=False)))
+    require_base(checkpoint, folder)
     try:
         with hushed_peft():
             wrapped = PeftModel.from_pretrained(_view_for(model, config), str(folder), is_trainable=False).eval()

@@ -19,11 +19,14 @@ def is_repository(source: str) -> bool:
 
 def checkpoint_name(folder: Path) -> str:
     """What a checkpoint is called: its folder, or the repository whose snapshot in the hub's cache it is."""
+    return repository_of(folder).rpartition("/")[2] or folder.resolve().name
+
+
+def repository_of(folder: Path) -> str:
+    """ORG/NAME of the repository whose snapshot in the hub's cache a folder is; "" for any other folder."""
     whole = folder.resolve()
-    home = whole.parent.parent.name
-    if whole.parent.name == "snapshots" and home.startswith("models--"):
-        return home.rpartition("--")[2]
-    return whole.name
+    _, _, name = whole.parent.parent.name.partition("models--")
+    return name.replace("--", "/", 1) if whole.parent.name == "snapshots" else ""
 
 
 def find_checkpoint(source: str, weights: bool = True) -> Path:

@@ -171,6 +171,7 @@ def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) ->
         load_queries,
         merge_adapter,
     )
+    from edgegeo.models.lineage import require_base
 
     if adapter is None:
         return reference(checkpoint)
@@ -178,6 +179,7 @@ def open_reference(checkpoint: Checkpoint, adapter: str | Path | None = None) ->
     hidden = checkpoint.config.get_text_config().hidden_size
     queries = load_queries(folder, hidden) if is_queries(folder) else None
     if queries is not None and not is_lora(folder):
+        require_base(checkpoint, folder)
         return Reference(checkpoint, checkpoint.model, queries, matryoshka=load_matryoshka(folder))
     model, dims = merge_adapter(checkpoint, folder).model, load_matryoshka(folder)
     return Reference(checkpoint, model, queries, *load_pooling(folder), dims)
