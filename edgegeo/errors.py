@@ -69,3 +69,8 @@ class ServerError(EdgegeoError):
 
 class LinkError(EdgegeoError):
     """A receiver of positions that is not there, or a line that can't carry them."""
+
+
+def one_line(error: BaseException) -> str:
+    """A library's error as part of a message: without line breaks, cut off; its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

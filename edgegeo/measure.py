@@ -1,4 +1,4 @@
-"""The one way edgegeo times things and reads its own memory."""
+"""The one way edgegeo times things, reads its own memory, and sizes folders."""
 
 import contextlib
 import itertools
@@ -178,6 +178,11 @@ def available_mb() -> float:
     except OSError:
         pass
     return math.inf
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files under a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def machine() -> dict[str, str | int]:

@@ -1,11 +1,14 @@
 """Timing and memory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from edgegeo.errors import InputError
 from edgegeo.measure import (
     StoppingRule,
+    folder_bytes,
     machine,
     peak_resident_mb,
     percentile,
@@ -32,6 +35,14 @@ def test_jobs_run_in_turn_after_their_warmup() -> None:
     assert "".join(calls) == "ab" + "abab"
     assert {k: len(v) for k, v in seconds.items()} == {"a": 2, "b": 2}
     assert summarize(seconds["a"]).repeats == 2
+
+
+def test_a_folder_is_as_large_as_all_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "inner" / "empty").mkdir(parents=True)
+    (tmp_path / "one").write_bytes(b"123")
+    (tmp_path / "inner" / "two").write_bytes(b"4567")
+    assert folder_bytes(tmp_path) == 7
+    assert folder_bytes(tmp_path / "missing") == 0
 
 
 def test_memory_and_machine_are_real() -> None:

@@ -13,10 +13,10 @@ from edgegeo.datasets.sets import Loaded, Picture, open_picture
 from edgegeo.errors import ImageError, InputError
 from edgegeo.exif import read_gps
 from edgegeo.geo import Position
+from edgegeo.planet.photos import encode_jpeg
 from edgegeo.runtime import open_image
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-JPEG_QUALITY = 92
 RANDOM_SIDE = 256
 
 
@@ -68,7 +68,7 @@ def random_samples(count: int, seed: int) -> tuple[PlainSample, ...]:
     generator = np.random.default_rng(seed)
     found = []
     for index in range(count):
-        pictures = [_jpeg(_noise(generator)) for _ in range(2)]
+        pictures = [encode_jpeg(_noise(generator)) for _ in range(2)]
         text = "".join(chr(code) for code in generator.integers(97, 123, 40))
         lat, lon = generator.uniform(-90, 90), generator.uniform(-180, 180)
         found.append(PlainSample(f"random-{index:05d}", text, pictures[0], pictures[1], float(lat), float(lon)))
@@ -115,14 +115,8 @@ def _sample(name: str, text: str, photo: bytes, tile: bytes, where: Position | N
 def _bytes(picture: Picture | None) -> bytes:
     if picture is None:
         return b""
-    return picture.read_bytes() if isinstance(picture, Path) else _jpeg(open_picture(picture))
+    return picture.read_bytes() if isinstance(picture, Path) else encode_jpeg(open_picture(picture))
 
 
 def _noise(generator: np.random.Generator) -> Image.Image:
     return Image.fromarray(generator.integers(0, 256, (RANDOM_SIDE, RANDOM_SIDE, 3), dtype=np.uint8))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    stream = BytesIO()
-    image.save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()

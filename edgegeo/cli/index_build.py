@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegeo.cli.flags import BatchFlag, BundleFlag, JsonFlag, ProviderFlag, ThreadsFlag, flag
-from edgegeo.cli.index_edit import CodesFlag, DuplicatesFlag, RestartFlag, folder_bytes, note_intake
+from edgegeo.cli.index_edit import CodesFlag, DuplicatesFlag, RestartFlag, note_intake
 from edgegeo.cli.index_source import (
     SOURCE_HELP,
     DataFlag,
@@ -95,6 +95,7 @@ def build(
 ) -> None:
     """Embed every tile of a source once; stopped in any way, the same command goes on where it was."""
     from edgegeo.home import default_gallery, find_bundle
+    from edgegeo.measure import folder_bytes
 
     place = find_bundle(bundle)
     asked = SourceRequest(source, kind, zoom, tms, ground, overlap, data, data_root, split, option)

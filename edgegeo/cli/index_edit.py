@@ -132,6 +132,7 @@ def delete(
 
 def stats(bundle: BundleFlag = None, gallery: GalleryFlag = None, as_json: JsonFlag = False) -> None:
     """What a gallery holds, after every file was checked against its hash."""
+    from edgegeo.measure import folder_bytes
     from edgegeo.runtime import Gallery
     from edgegeo.runtime.gallery.compact import codes_of, scanned_bytes
     from edgegeo.runtime.gallery.writing import pending
@@ -186,6 +187,7 @@ def compact(
     as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Merge a gallery's segments, sort the tiles by place and give back deleted space; readers go on meanwhile."""
+    from edgegeo.measure import folder_bytes
     from edgegeo.runtime import Gallery
     from edgegeo.runtime.gallery.compact import Layout, codes_of
     from edgegeo.runtime.gallery.compact import compact as merge
@@ -210,11 +212,6 @@ def note_intake(skipped: "Iterable[Skipped]", resumed: int, changed: int) -> Non
         note(f"{resumed:,} tiles were embedded before the interruption and taken over")
     if changed:
         note(f"the source changed since: {changed:,} tiles embedded before the interruption are no longer in it so")
-
-
-def folder_bytes(folder: Path) -> int:
-    """Size of all files under a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _place(gallery: str | None, bundle: str | None) -> Path:

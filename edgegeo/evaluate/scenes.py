@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
-
-from PIL import Image
 
 from edgegeo.errors import InputError
 from edgegeo.planet import DEFAULT_SEED, Planet
+from edgegeo.planet.photos import encode_jpeg
 from edgegeo.progress import Progress, silent
-
-JPEG_QUALITY = 92
-"""What cameras and tile servers write; the models see pictures that went through it."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +39,4 @@ def planet_scenes(
 def _scene(planet_seed: int, split: str, index: int, lat: float, lon: float) -> Scene:
     planet = Planet(planet_seed)
     photo, tile = planet.ground(lat, lon), planet.satellite(lat, lon)
-    return Scene(f"{split}-{index:05d}", lat, lon, planet.describe(lat, lon), _jpeg(photo), _jpeg(tile))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    stream = BytesIO()
-    image.save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()
+    return Scene(f"{split}-{index:05d}", lat, lon, planet.describe(lat, lon), encode_jpeg(photo), encode_jpeg(tile))

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import Bundle
@@ -11,7 +10,7 @@ from edgegeo.evaluate import Scores, difference
 from edgegeo.evaluate.card import plain
 from edgegeo.export.budget import Change, Found, Trial
 from edgegeo.export.budget_page import render_page
-from edgegeo.measure import machine
+from edgegeo.measure import folder_bytes, machine
 from edgegeo.schema import to_plain
 
 JSON_NAME, PAGE_NAME = "quantisation.json", "quantisation.html"
@@ -29,7 +28,7 @@ def write_report(found: Found, made: Bundle, scores: tuple[Scores | None, Scores
 
 def describe(found: Found, made: Bundle, scores: tuple[Scores | None, Scores | None]) -> dict[str, Any]:
     """Plain data. Drops are in percentage points, negative for a gain; sizes in bytes of the whole bundle."""
-    rest = _size(made.path) - found.chosen.matrix_bytes
+    rest = folder_bytes(made.path) - found.chosen.matrix_bytes
     return {
         "bundle": made.manifest.name,
         "judged_by": found.judge,
@@ -46,10 +45,6 @@ def describe(found: Found, made: Bundle, scores: tuple[Scores | None, Scores | N
         "sensitivity": _sensitivity(found),
         "machine": machine(),
     }
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _trial(one: Trial, found: Found, rest: int) -> dict[str, Any]:

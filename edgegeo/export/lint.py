@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgegeo.errors import BundleError, InputError, VerificationError
+from edgegeo.errors import BundleError, InputError, VerificationError, one_line
 from edgegeo.export.lint_graph import LintGraph
 from edgegeo.export.lint_rules import EIGHT_BIT_FLOAT, MODERN, PORTABLE, RULES, TYPES, Subset
 
@@ -66,8 +66,7 @@ def lint_file(file: Path, target: str = PORTABLE_TARGET) -> tuple[Violation, ...
     except OSError as error:
         raise BundleError(f"{file} can't be read ({error.strerror or error}); name an .onnx file or a bundle") from None
     except Exception as error:  # protobuf's decoder and onnx's checker raise their own classes
-        text = " ".join(str(error).split())[:200]
-        raise BundleError(f"{file} is no valid ONNX graph ({text}); export it again") from None
+        raise BundleError(f"{file} is no valid ONNX graph ({one_line(error)}); export it again") from None
     return lint_model(model, target, file.parent)
 
 

@@ -26,7 +26,7 @@ from edgegeo.bundle import (
     staging,
 )
 from edgegeo.calibration import readable
-from edgegeo.errors import CheckpointError, EdgegeoError, VerificationError
+from edgegeo.errors import CheckpointError, EdgegeoError, VerificationError, one_line
 from edgegeo.evaluate import Scene, planet_scenes
 from edgegeo.export import pack, parity
 from edgegeo.export.components import STEMS
@@ -145,7 +145,7 @@ def _tower(kind: str, file: Path, family: str, precision: str) -> Tower:
     try:
         graph = onnx.load(str(file), load_external_data=False).graph
     except Exception as error:  # protobuf raises its own kinds for a damaged file
-        raise CheckpointError(f"{file} is not an ONNX graph ({_short(error)}); download or export it again") from None
+        raise CheckpointError(f"{file} is not an ONNX graph ({one_line(error)}); download or export it again") from None
     types = {one.name: one.type.tensor_type for one in graph.input}
     output = next((name for name in OUTPUTS[family][kind] if any(o.name == name for o in graph.output)), None)
     if output is None:
@@ -248,7 +248,7 @@ def _write(tower: Tower, file: Path) -> None:
             model, str(file), save_as_external_data=outside, all_tensors_to_one_file=True, location=f"{file.name}_data"
         )
     except Exception as error:  # onnx raises many kinds: a missing data file, a link, a damaged graph
-        raise CheckpointError(f"{tower.file} can't be read whole ({_short(error)}); export it again") from None
+        raise CheckpointError(f"{tower.file} can't be read whole ({one_line(error)}); export it again") from None
 
 
 def _compare(
@@ -283,7 +283,7 @@ def _run(made: Bundle, samples: Sequence[Scene]) -> int:
     except EdgegeoError:
         raise
     except Exception as error:  # onnxruntime raises its own classes from a private module
-        raise VerificationError(f"the ONNX graphs don't run as they are ({_short(error)}); {REMEDY}") from None
+        raise VerificationError(f"the ONNX graphs don't run as they are ({one_line(error)}); {REMEDY}") from None
     if texts.shape != pictures.shape or texts.ndim != 2:
         raise VerificationError(
             f"the ONNX graphs give texts {texts.shape} and pictures {pictures.shape} for {len(samples)} inputs, which "
@@ -300,7 +300,3 @@ def _run(made: Bundle, samples: Sequence[Scene]) -> int:
 
 def _type(kind: Any) -> str:
     return str(onnx.TensorProto.DataType.Name(kind.elem_type)).lower()
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:150]

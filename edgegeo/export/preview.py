@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import ImageSpec
-from edgegeo.errors import CheckpointError, DeviceError
+from edgegeo.errors import CheckpointError, DeviceError, one_line
 from edgegeo.export.components import KINDS_OF_DUAL, KINDS_OF_ROLE, module, precision
 from edgegeo.export.decoder_shape import trunk_shape
 from edgegeo.export.plan import Planned, stored_bytes
@@ -208,8 +208,7 @@ def _laid_out(config: Any, family: Family) -> Any:
         with torch.device("meta"):
             return kind.from_config(config)
     except Exception as error:  # transformers raises many kinds for impossible numbers
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"config.json describes no model that can be built ({text})") from None
+        raise CheckpointError(f"config.json describes no model that can be built ({one_line(error)})") from None
 
 
 def _chosen(folder: Path, family: Family, adapters: Mapping[str, Path]) -> dict[str, bool]:

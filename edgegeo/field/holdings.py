@@ -10,6 +10,7 @@ from edgegeo.bundle import Bundle, open_bundle
 from edgegeo.errors import BundleError, GalleryError
 from edgegeo.field.finding import FAIL, OK, WARN, Finding
 from edgegeo.home import default_gallery
+from edgegeo.measure import folder_bytes
 
 HASHED = 512 * 2**20
 """Bytes up to which everything is hashed; beyond, only on request: it would take longer than a doctor may."""
@@ -33,7 +34,7 @@ def examine_holdings(home: Path, full: bool = False) -> Iterator[Finding]:
     """Every bundle and gallery under the home; `full`: hash all, whatever their size."""
     bundles = _listed(home / "bundles")
     galleries = _listed(home / "galleries")
-    size = sum(file.stat().st_size for folder in (*bundles, *galleries) for file in folder.rglob("*") if file.is_file())
+    size = sum(map(folder_bytes, (*bundles, *galleries)))
     hashed = full or size <= HASHED
     opened = []
     if not bundles:

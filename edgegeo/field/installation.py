@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgegeo.errors import DeviceError
+from edgegeo.errors import DeviceError, one_line
 from edgegeo.field.finding import FAIL, OK, WARN, Finding
 
 RUNTIME = ("numpy", "pillow", "tokenizers")
@@ -107,7 +107,7 @@ def start_providers() -> dict[str, str]:
     try:
         import onnxruntime
     except Exception as error:  # a half-overwritten folder raises whatever its halves raise
-        return {"CPU": f"it can't be imported ({_line(error)})"}
+        return {"CPU": f"it can't be imported ({one_line(error)})"}
     try:
         from edgegeo.runtime.sessions import choose_provider
 
@@ -126,7 +126,7 @@ def start_providers() -> dict[str, str]:
             used = onnxruntime.InferenceSession(IDENTITY, options, providers=[provider]).get_providers()
             out[name] = "" if used[0] == provider else f"onnxruntime fell back to {used[0]}"
         except Exception as error:  # onnxruntime raises its own classes from a private module
-            out[name] = _line(error)
+            out[name] = one_line(error)
     return out
 
 
@@ -148,7 +148,3 @@ def installed() -> dict[str, str]:
 
 def _name(one: Distribution) -> str:
     return str(one.metadata["Name"] or "")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

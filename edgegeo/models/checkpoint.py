@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegeo.bundle import ImageSpec
-from edgegeo.errors import CheckpointError
+from edgegeo.errors import CheckpointError, one_line
 from edgegeo.models.family import Family, TextSpec, find_family
 from edgegeo.recipe import TokenBudget
 from edgegeo.runtime.pictures import most_positions
@@ -139,8 +139,7 @@ def find_config(folder: Path) -> tuple[Family, Any]:
     try:
         return family, AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds for settings of the wrong type
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder / 'config.json'} is no usable configuration ({text})") from None
+        raise CheckpointError(f"{folder / 'config.json'} is no usable configuration ({one_line(error)})") from None
 
 
 def _family(folder: Path, config: dict[str, Any]) -> Family:
@@ -174,8 +173,7 @@ def load_model(folder: Path, kind: str = "AutoModelForImageTextToText") -> Any:
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except Exception as error:  # safetensors and transformers raise many kinds for damaged files
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the weights in {folder} can't be loaded ({text}); save them again") from None
+        raise CheckpointError(f"the weights in {folder} can't be loaded ({one_line(error)}); save them again") from None
     # transformers fills both kinds with random numbers and only logs it.
     for key, held, wanted in info["mismatched_keys"]:
         raise CheckpointError(

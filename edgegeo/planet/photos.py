@@ -1,11 +1,22 @@
-"""Photos of the planet as files, with their position in EXIF like a phone writes it."""
+"""Pictures of the planet as JPEG, and photos with their position in EXIF like a phone writes it."""
 
+import io
 from pathlib import Path
 
 from PIL import Image
 
 from edgegeo.exif import write_gps
 from edgegeo.planet.globe import Planet
+
+JPEG_QUALITY = 92
+"""What cameras and tile servers write; the models see pictures that went through it."""
+
+
+def encode_jpeg(image: Image.Image) -> bytes:
+    """A picture as the bytes of a JPEG file."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()
 
 
 def write_photo(
@@ -17,5 +28,5 @@ def write_photo(
     exif = Image.Exif()
     write_gps(exif, place.lat, place.lon, heading)
     path = Path(path)
-    planet.ground(lat, lon, heading, size).save(path, "JPEG", quality=92, exif=exif)
+    planet.ground(lat, lon, heading, size).save(path, "JPEG", quality=JPEG_QUALITY, exif=exif)
     return path

@@ -4,9 +4,10 @@ import io
 import threading
 from functools import lru_cache
 
-from PIL import Image, ImageFilter
+from PIL import ImageFilter
 
 from edgegeo.planet import Place, Planet
+from edgegeo.planet.photos import encode_jpeg
 from edgegeo.server.basemap import planet_basemap
 
 MAP_WIDTH = 1600
@@ -65,18 +66,13 @@ class Demo:
 
     def _render_map(self) -> bytes:
         # A tint for the page to draw its own sharp coasts and borders over, so that the table's steps may be blurred.
-        return encode(self.planet.overview(MAP_WIDTH, borders=False).filter(ImageFilter.GaussianBlur(1.5)), "PNG")
+        stream = io.BytesIO()
+        self.planet.overview(MAP_WIDTH, borders=False).filter(ImageFilter.GaussianBlur(1.5)).save(stream, "PNG")
+        return stream.getvalue()
 
     def _trace(self) -> str:
         return planet_basemap(self.planet)
 
     def _render_photo(self, index: int) -> bytes:
         place = self._places()[index]
-        return encode(self.planet.ground(place.lat, place.lon, size=PHOTO_SIZE), "JPEG")
-
-
-def encode(image: Image.Image, kind: str) -> bytes:
-    """The picture as a file of the kind "PNG" or "JPEG"."""
-    stream = io.BytesIO()
-    image.save(stream, kind, quality=92)
-    return stream.getvalue()
+        return encode_jpeg(self.planet.ground(place.lat, place.lon, size=PHOTO_SIZE))

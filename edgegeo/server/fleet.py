@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from anyio.to_thread import run_sync
 
@@ -22,9 +21,8 @@ from edgegeo.server.metrics import Loaded, Metrics
 from edgegeo.server.scheduler import Scheduler
 from edgegeo.server.serving import Serving
 from edgegeo.server.settings import ServerSettings
+from edgegeo.server.tasks import Tasks
 from edgegeo.server.warm_up import heartbeat, warm_up
-
-T = TypeVar("T")
 
 NO_MODEL = "the model named is not being served; GET /v1/models lists what is"
 NO_ROOM = "there is no memory for this model beside those in use; try again shortly, or use one that is loaded"
@@ -98,7 +96,7 @@ class Fleet:
         self._check_names([berth.name for berth in self._berths])
         # One bundle at a time is opened or swapped, so that what fits beside the others is known.
         self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         metrics.watch_queue(lambda: self.scheduler.waiting)
         metrics.watch_bundles(self._loaded)
 
@@ -136,7 +134,8 @@ class Fleet:
         berth = self._find(model)
         held = berth.held
         if held is None:
-            held = await self._shielded(self._opened(berth))
+            # Opening a bundle may take longer than a request may, and goes on when the caller leaves.
+            held = await self._tasks.run(self._opened(berth))
         held.users += 1
         berth.used = time.monotonic()
         try:
@@ -152,16 +151,15 @@ class Fleet:
         The new one is hashed, answers its golden inputs and is warm before anyone gets it. If any of that fails, the
         error is raised and the old one keeps serving. Raises as `use`.
         """
-        return await self._shielded(self._reloaded(self._find(model)))
+        return await self._tasks.run(self._reloaded(self._find(model)))
 
     async def refresh_gallery(self, model: str | None = None) -> None:
         """Serve the gallery as it is on disk now, after tiles were added or deleted; GalleryError as from `open`."""
-        await self._shielded(self._refreshed(self._find(model)))
+        await self._tasks.run(self._refreshed(self._find(model)))
 
     async def close(self) -> None:
         """Turn away what waits and end the model thread."""
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         await run_sync(self.scheduler.close)
 
     def _check_names(self, names: list[str]) -> None:
@@ -173,18 +171,6 @@ class Fleet:
             if not model or model == berth.name:
                 return berth
         raise Refusal(404, "model_not_found", NO_MODEL, "model")
-
-    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
-        """Work that goes on when the caller leaves: opening a bundle may take longer than a request may."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller has heard of it, or has left
 
     async def _opened(self, berth: _Berth) -> _Held:
         async with self._changing:
@@ -271,9 +257,7 @@ class Fleet:
             await asyncio.sleep(_SETTLE_S)
             await run_sync(give_back)
 
-        task = asyncio.ensure_future(later())
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._tasks.start(later())
 
     def _loaded(self) -> list[Loaded]:
         return [

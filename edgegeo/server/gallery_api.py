@@ -27,6 +27,7 @@ from edgegeo.server.guard import ADMIN_HEADER
 from edgegeo.server.json_body import JsonRoute
 from edgegeo.server.schemas import ErrorAnswer, GalleryFacts, ReloadAnswer, ReloadRequest, TilesAnswer, TilesRequest
 from edgegeo.server.serving import Serving
+from edgegeo.server.tasks import Tasks
 
 BUSY = "the gallery is being changed by someone else; try again shortly"
 ELSEWHERE = "the gallery is a copy in a database; change it where it was built, and push it again"
@@ -126,14 +127,11 @@ class Edits:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[TilesAnswer]] = set()
+        self._tasks = Tasks()
 
     async def run(self, model: str | None, change: Callable[[Serving], Change]) -> TilesAnswer:
         """Make a change on a worker thread, serve the new version, and say what it holds."""
-        task = asyncio.ensure_future(self._changed(model, change))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return await self._tasks.run(self._changed(model, change))
 
     async def _changed(self, model: str | None, change: Callable[[Serving], Change]) -> TilesAnswer:
         async with self._turn:
@@ -149,11 +147,6 @@ class Edits:
             async with self._fleet.use(model) as serving:
                 gallery = opened(serving)
                 return TilesAnswer(gallery=gallery.name, tiles=len(gallery), version=gallery.version, **made._asdict())
-
-    def _ended(self, task: "asyncio.Task[TilesAnswer]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller has heard of it, or has left
 
 
 def changeable(serving: Serving) -> Gallery:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgegeo.errors import DeviceError, EngineError
+from edgegeo.errors import DeviceError, EngineError, one_line
 from edgegeo.runtime.engines.library import Library
 from edgegeo.runtime.engines.shapes import Profile
 
@@ -83,7 +83,7 @@ def _builder(library: Library) -> Any:
     try:
         builder = library.api.Builder(library.logger)
     except Exception as error:  # pybind11 raises TypeError where the constructor returned nothing
-        said = library.take_errors() or " ".join(str(error).split())[:200]
+        said = library.take_errors() or one_line(error)
         raise DeviceError(f"{library.name} can't build here ({said}); it needs an NVIDIA GPU and its driver") from None
     return builder
 

@@ -4,7 +4,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgegeo.errors import DeviceError
+from edgegeo.errors import DeviceError, one_line
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
@@ -72,9 +72,9 @@ def find_library(kind: str = "auto") -> Library:
         try:
             return _open(one, importlib.import_module(MODULES[one]))
         except ImportError as error:
-            faults.append(_line(error) if (error.name or "") != MODULES[one] else "")
+            faults.append(one_line(error) if (error.name or "") != MODULES[one] else "")
         except (OSError, RuntimeError) as error:  # a stub without its libraries
-            faults.append(_line(error))
+            faults.append(one_line(error))
     wanted = "TensorRT" if kind == "auto" else NAMES[kind]
     said = "; ".join(fault for fault in faults if fault)
     found = f"{wanted} does not load ({said})" if said else f"{wanted} is not installed"
@@ -111,7 +111,3 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _dotted(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

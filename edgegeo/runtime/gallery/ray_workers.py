@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgegeo.errors import EdgegeoError, GalleryError
+from edgegeo.errors import EdgegeoError, GalleryError, one_line
 from edgegeo.runtime.embed import Embedder
 from edgegeo.runtime.gallery.rows import Row, Skipped
 from edgegeo.runtime.gallery.workers import Found, Opened, open_tile
@@ -92,8 +92,8 @@ class RayWorkers:
         except self._ray.exceptions.RayActorError as error:
             raise GalleryError(
                 f"Ray workers ended {RETRIES + 1} times over the tiles '{rows[0].id}' to '{rows[-1].id}' "
-                f"({_line(error)}); look at these pictures, or give each worker more memory with fewer --workers. What "
-                "is embedded is kept: the same command goes on"
+                f"({one_line(error)}); look at these pictures, or give each worker more memory with fewer --workers. "
+                "What is embedded is kept: the same command goes on"
             ) from None
         finally:
             self._pending.pop(ref, None)
@@ -122,7 +122,7 @@ class RayWorkers:
         except errors.RayTaskError as error:
             cause = error.cause
             raise (
-                cause if isinstance(cause, EdgegeoError) else GalleryError(f"a Ray worker failed: {_line(cause)}")
+                cause if isinstance(cause, EdgegeoError) else GalleryError(f"a Ray worker failed: {one_line(cause)}")
             ) from None
         except errors.GetTimeoutError:
             raise GalleryError(
@@ -173,7 +173,7 @@ def _connect(ray: Any, address: str, cpus: int) -> None:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise GalleryError(
-            f"no Ray cluster at {address} ({_line(error)}); check the address (ray start --head prints it), or use "
+            f"no Ray cluster at {address} ({one_line(error)}); check the address (ray start --head prints it), or use "
             "--ray local"
         ) from None
     except Exception as error:
@@ -181,7 +181,7 @@ def _connect(ray: Any, address: str, cpus: int) -> None:
             raise
         ray.shutdown()
         raise GalleryError(
-            f"Ray did not start on this machine ({_line(error)}); try again when it is less busy, or leave out --ray"
+            f"Ray did not start on this machine ({one_line(error)}); try again when it is less busy, or leave out --ray"
         ) from None
 
 
@@ -202,7 +202,3 @@ def _room(ray: Any, threads: int, gpus: int, asked: int | None) -> int:
         what = "GPUs" if gpus else f"cores for {threads} threads each"
         raise GalleryError(f"the Ray cluster has {what} for {room} workers, not {asked or 1}; name fewer, or add nodes")
     return asked or room
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

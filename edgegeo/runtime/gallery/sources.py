@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgegeo.errors import InputError
+from edgegeo.errors import InputError, one_line
 from edgegeo.exif import read_gps
 from edgegeo.geo import check_position
 from edgegeo.runtime.gallery.rows import Drawn, Origin, Row, Skipped, Tiles
@@ -82,7 +82,7 @@ def _photos(root: Path, paths: list[Path]) -> Iterator[Row | Skipped]:
             with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
                 position = read_gps(image)
         except Exception as error:  # metadata of damaged files: anything; the reason is kept
-            yield Skipped(name, f"can't be read as a picture ({' '.join(str(error).split())[:120]})")
+            yield Skipped(name, f"can't be read as a picture ({one_line(error)})")
             continue
         if position is None:
             yield Skipped(name, "has no usable GPS position in its EXIF; list its place in a CSV with path, lat, lon")

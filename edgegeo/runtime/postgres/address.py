@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from edgegeo.errors import GalleryError, InputError
+from edgegeo.errors import GalleryError, InputError, one_line
 
 SCHEMES = ("postgresql", "postgres")
 LEAST_PGVECTOR = (0, 8)
@@ -67,7 +67,7 @@ def connect(address: Address, writes: bool = False) -> Any:
     except psycopg.Error as error:
         kind = "PostgreSQL that takes writes" if writes else "PostgreSQL"
         raise GalleryError(
-            f"no {kind} answers for {address.shown} ({reason(error)}); start it, or check the address, user and "
+            f"no {kind} answers for {address.shown} ({one_line(error)}); start it, or check the address, user and "
             "password"
         ) from None
     version = _pgvector(connection)
@@ -77,7 +77,7 @@ def connect(address: Address, writes: bool = False) -> Any:
         except psycopg.Error as error:
             connection.close()
             raise GalleryError(
-                f"the database of {address.shown} has no pgvector ({reason(error)}); install it there, then let its "
+                f"the database of {address.shown} has no pgvector ({one_line(error)}); install it there, then let its "
                 "owner run: CREATE EXTENSION vector"
             ) from None
         version = _pgvector(connection)
@@ -91,8 +91,3 @@ def _pgvector(connection: Any) -> str:
     """Version of the extension; empty without it."""
     row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
     return str(row[0]) if row else ""
-
-
-def reason(error: BaseException) -> str:
-    """What the server or the client says, in one short line."""
-    return " ".join(str(error).split())[:160]

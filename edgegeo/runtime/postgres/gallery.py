@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegeo.bundle import Bundle
-from edgegeo.errors import GalleryError
+from edgegeo.errors import GalleryError, one_line
 from edgegeo.geo import Position
 from edgegeo.runtime.gallery.exact import exact_search, searchable
 from edgegeo.runtime.gallery.gallery import Hits
 from edgegeo.runtime.gallery.manifest import GalleryInfo, SegmentEntry
 from edgegeo.runtime.gallery.region import Region
 from edgegeo.runtime.gallery.rows import Origin, Skipped
-from edgegeo.runtime.postgres.address import Address, connect, reason
+from edgegeo.runtime.postgres.address import Address, connect
 from edgegeo.runtime.postgres.cover import cover
 from edgegeo.runtime.postgres.push import FORMAT, read_vector
 from edgegeo.schema import SchemaFault, parse
@@ -208,7 +208,7 @@ class PostgresGallery:
                     f"gallery {self} was pushed again twice since it was opened; open it again"
                 ) from None
             except psycopg.Error as error:
-                raise GalleryError(f"{self} can't answer ({reason(error)}); look at the server's log") from None
+                raise GalleryError(f"{self} can't answer ({one_line(error)}); look at the server's log") from None
 
 
 def _read(address: Address, connection: Any) -> tuple[GalleryInfo, str, bool]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from edgegeo.errors import GalleryBusyError, GalleryError, InputError
+from edgegeo.errors import GalleryBusyError, GalleryError, InputError, one_line
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime.gallery.gallery import Gallery
 from edgegeo.runtime.gallery.segment import Block
-from edgegeo.runtime.postgres.address import Address, connect, reason
+from edgegeo.runtime.postgres.address import Address, connect
 from edgegeo.schema import to_plain
 
 INDEXES = ("auto", "hnsw", "exact")
@@ -61,7 +61,7 @@ def push_gallery(place: str | Path, url: str, index: str = "auto", progress: Pro
             _push(cursor, address, gallery, indexed, progress)
     except psycopg.Error as error:
         raise GalleryError(
-            f"{address.shown} refused the gallery ({reason(error)}); nothing was changed there"
+            f"{address.shown} refused the gallery ({one_line(error)}); nothing was changed there"
         ) from None
     finally:
         connection.close()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgegeo.errors import ImageError, InputError
+from edgegeo.errors import ImageError, InputError, one_line
 from edgegeo.geo import distance_km
 from edgegeo.runtime.gallery.rows import Drawn, Origin, Row, Skipped, Tiles
 from edgegeo.runtime.tiles.cutting import Cut, Cutting, Extent, count_cuts, cuts
@@ -72,7 +72,7 @@ class Scene:
                     return None
                 values = view.read(list(self.sheet.bands))
         except (RasterioError, OSError) as error:
-            raise ImageError(f"{self.sheet.path} can't be read there ({' '.join(str(error).split())[:120]})") from None
+            raise ImageError(f"{self.sheet.path} can't be read there ({one_line(error)})") from None
         pixels = self._coloured(values)
         pixels[~there] = 255
         return Image.fromarray(pixels)
@@ -190,7 +190,7 @@ def _sheet(path: Path) -> Sheet:
                     ColorInterp.alpha in kinds,
                 )
     except (RasterioError, OSError) as error:
-        raise InputError(f"{path} can't be read as a raster ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(f"{path} can't be read as a raster ({one_line(error)})") from None
 
 
 def _bands(kinds: Any) -> tuple[int, ...]:
