@@ -176,6 +176,11 @@ class Bundle:
             raise BundleError(f"{self.path}: the bundle has no component '{name}'; export it again")
         return self.file(self.manifest.components[name].file)
 
+    def graph_bytes(self, name: str) -> int:
+        """Size of the component `name`: its graph and the weights beside it."""
+        file = self.manifest.components[name].file
+        return sum(entry.bytes for key, entry in self.manifest.files.items() if key in (file, f"{file}_data"))
+
     @property
     def decoder(self) -> TrunkSpec:
         """Shape and limits of the decoder; BundleError for a dual encoder, which has none."""

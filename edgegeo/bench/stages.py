@@ -8,7 +8,7 @@ from typing import Any
 from edgegeo.bundle import Bundle
 from edgegeo.runtime.image import Source, open_image
 from edgegeo.runtime.model import Model
-from edgegeo.runtime.pictures import Picture, prepare_picture
+from edgegeo.runtime.pictures import ImageTokens, Picture, prepare_picture
 
 STAGES = ("decode", "preprocess", "vision", "trunk", "head", "search", "rerank", "generate", "other")
 """In the order they happen. trunk: the decoder's passes (in a dual encoder the text tower's); generate, in `locate`
@@ -90,6 +90,12 @@ class TimedModel(Model):
             kind = self.bundle.manifest.components[component].kind
             self._timed[component] = TimedSession(super().session(component), self.clock, _STAGE_OF_KIND[kind])
         return self._timed[component]
+
+    def features(self, component: str, pictures: Sequence[Picture]) -> list[ImageTokens]:
+        """As the model's own; runs side by side count once."""
+        self.session(component)
+        with self.clock.stage("vision"):
+            return super().features(component, pictures)
 
     def prepare(self, images: Sequence[Source]) -> list[Picture]:
         """As the model's own; of a batch, which several threads prepare, the first picture says how time is shared."""

@@ -23,6 +23,7 @@ from edgegeo.bench.power import check_modes, modes_restored, set_mode
 from edgegeo.bench.rows import Row, merge
 from edgegeo.bundle import Bundle
 from edgegeo.progress import Progress, silent
+from edgegeo.runtime.sessions import default_threads, suited_threads
 
 _COOL_C = 3.0
 _LOOK_S = 1.0
@@ -155,6 +156,7 @@ def _facts(cell: Cell, subject: Subject, sweep: Sweep) -> Line:
         "job": cell.job,
         "batch": cell.batch,
         "threads": cell.threads or "auto",
+        "component_threads": _threads(cell, bundle),
         "provider": cell.provider,
         "dims": cell.dims,
         "whole_dims": role.dim if role else 0,
@@ -165,6 +167,13 @@ def _facts(cell: Cell, subject: Subject, sweep: Sweep) -> Line:
         "warmup": cell.warmup,
         "versions": versions(),
     }
+
+
+def _threads(cell: Cell, bundle: Bundle) -> dict[str, int]:
+    """Intra-op threads of each component on the processor, named or chosen."""
+    names = bundle.manifest.components if cell.provider == "cpu" else ()
+    chosen = {name: suited_threads(bundle.graph_bytes(name), default_threads()) for name in names}
+    return {name: cell.threads or count for name, count in chosen.items()}
 
 
 def _gallery_for(cell: Cell, bundle: Bundle, progress: Progress) -> None:

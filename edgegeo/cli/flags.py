@@ -33,7 +33,8 @@ GalleryFlag = Annotated[
     ),
 ]
 ThreadsFlag = Annotated[
-    int | None, flag("--threads", help="Processor threads.", min=1, max=1024, show_default="all cores")
+    int | None,
+    flag("--threads", help="Processor threads.", min=1, max=1024, show_default="all cores; 1 for small graphs"),
 ]
 ProviderFlag = Annotated[str, flag("--provider", help="cpu, cuda, tensorrt, or auto (chooses, says which).")]
 BatchFlag = Annotated[int, flag("--batch", help="Pictures or texts a call.", min=1, max=4096)]

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgegeo.field.engine_library import examine_tensorrt
 from edgegeo.field.finding import Finding, Root
-from edgegeo.field.hardware import examine_cpu, examine_memory, examine_speed, read_memory
+from edgegeo.field.hardware import examine_cpu, examine_memory, examine_speed, examine_threads, read_memory
 from edgegeo.field.holdings import examine_holdings, examine_home
 from edgegeo.field.installation import (
     examine_extras,
@@ -22,6 +23,7 @@ from edgegeo.field.jetson import examine_gpu, find_gpu
 from edgegeo.field.surroundings import examine_clock, examine_files, examine_port
 from edgegeo.home import data_home
 from edgegeo.measure import machine
+from edgegeo.runtime.sessions import default_threads
 
 
 def examine(root: Root | None = None, full: bool = False) -> Iterator[Finding]:
@@ -30,6 +32,7 @@ def examine(root: Root | None = None, full: bool = False) -> Iterator[Finding]:
     facts = machine()
     yield Finding("machine", "ok", f"{platform.node()}, {facts['system']}, {facts['machine']}")
     yield examine_cpu(place, str(facts["machine"]), int(facts["cores"]))
+    yield examine_threads(default_threads())
     yield examine_memory(read_memory(place))
     yield from examine_speed(place)
     yield from _software(place)
@@ -50,6 +53,7 @@ def _software(root: Root) -> Iterator[Finding]:
     gpu = find_gpu(root, _library_folders())
     wheel = next((one.version for one in found if one.name.lower().startswith("onnxruntime-gpu")), "")
     yield from examine_gpu(gpu, wheel, providers.get("CUDA") == "")
+    yield from examine_tensorrt(gpu, root)
 
 
 def _library_folders() -> list[Path]:

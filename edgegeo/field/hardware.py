@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgegeo.field.finding import FAIL, OK, WARN, Finding, Root
 from edgegeo.field.jetson import power_mode
+from edgegeo.runtime.sessions import SMALL_GRAPH
 
 _MB = 2**20
 LEAST_MB, LOW_MB = 200.0, 512.0
@@ -53,6 +54,12 @@ def examine_cpu(root: Root, machine: str, cores: int) -> Finding:
         return Finding("processor", OK, said)
     said += f", {', '.join(known) or 'no known extensions'}"
     return Finding("processor", WARN if slow else OK, said, remedy if slow else "")
+
+
+def examine_threads(cores: int) -> Finding:
+    """How many threads the runtime takes by itself."""
+    small = f" for a large graph, 1 for one of up to {SMALL_GRAPH >> 20} MB of weights" if cores > 1 else ""
+    return Finding("threads", OK, f"{cores}{small}; --threads N is for all of them")
 
 
 def read_memory(root: Root) -> Memory:

@@ -15,16 +15,16 @@ from edgegeo.recipe import DIALECTS
 from edgegeo.runtime.image import Source, open_image
 from edgegeo.runtime.pictures import ImageTokens, Instead, Picture, prepare_picture
 from edgegeo.runtime.rope import rope_positions
-from edgegeo.runtime.sessions import choose_provider, default_threads, open_session
+from edgegeo.runtime.sessions import choose_provider, default_threads, open_session, suited_threads
 from edgegeo.runtime.tokens import Piece, Tokenizer
 from edgegeo.runtime.trunk import Floats, Ints, Trunk, TrunkInput
 
 PIXELS_PER_RUN = 2**18
 # More pictures in one run of the vision tower are no faster, but its attention matrices take gigabytes (16 pictures of
 # 512 px: 1.4 GB, one: 70 MB, measured): 16 of 128 px, 4 of 256 px, 1 of 512 px.
-_SMALL_HIDDEN = 256
-# Up to this width a second thread of the decoder costs more than it saves on one request (measured at 192: 0.19 against
-# 0.29 ms a token, 20 re-rankings 8.8 against 13.4 ms; at 576 two threads win).
+_SMALL_SHARE = 4
+# Small towers run a quarter of that at a time, several runs side by side where there are cores: these are then as busy
+# as with threads inside the operators, and wait for nobody. The share is fixed, so that no number depends on the cores.
 
 
 class Model:
@@ -33,14 +33,16 @@ class Model:
     def __init__(
         self, bundle: Bundle, threads: int | None = None, provider: str = "cpu", cores: int | None = None
     ) -> None:
-        """`threads` of every component, as `open_session` takes them; else what suits each of them on `cores` cores."""
+        """`threads` of every component; else what suits each of them on `cores` cores (default: `default_threads`).
+
+        What suits: one thread for a graph of up to 16 MB of weights, all cores for a larger one.
+        """
         self.bundle = bundle
         self.provider = _provider_for(bundle, provider)
         """What is in use: "cpu", "cuda" or "tensorrt"."""
         self.threads = threads or cores or default_threads()
-        """Intra-op threads of the vision tower and of picture decoding; of all components if they were named."""
-        small = bundle.manifest.trunk is not None and bundle.manifest.trunk.hidden <= _SMALL_HIDDEN
-        self._decoder_threads = threads or (1 if small else self.threads)
+        """Threads that open pictures, and intra-op threads of large components; of all if they were named."""
+        self._named = threads
         self._sessions: dict[str, Any] = {}
         self._trunks: dict[str, Trunk] = {}
         self._lock = threading.RLock()
@@ -54,19 +56,23 @@ class Model:
             return bundle
         return cls(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), threads, provider)
 
+    def threads_of(self, component: str) -> int:
+        """Intra-op threads of a component: those that were named, else what suits its size."""
+        if self._named is not None:
+            return self._named
+        return suited_threads(self.bundle.graph_bytes(component), self.threads)
+
     def session(self, component: str) -> Any:
         """The session of a component, opened once."""
         with self._lock:
             if component not in self._sessions:
                 path = self.bundle.component(component)
-                kind = self.bundle.manifest.components[component].kind
-                threads = self.threads if kind == "vision" else self._decoder_threads
                 if self.provider == "tensorrt":
                     from edgegeo.runtime.engines.compiling import open_engine
 
                     self._sessions[component] = open_engine(self.bundle, component)
                 else:
-                    self._sessions[component] = open_session(path, threads, self.provider)
+                    self._sessions[component] = open_session(path, self.threads_of(component), self.provider)
             return self._sessions[component]
 
     def adopt(self, component: str, session: Any) -> None:
@@ -135,7 +141,10 @@ class Model:
             found = [session.run(["image_features"], picture.inputs)[0] for picture in pictures]
         else:
             output = self.bundle.manifest.components[component].output or "image_features"
-            found = _tiled(session, output, [picture.inputs["pixel_values"] for picture in pictures])
+            small = self.provider == "cpu" and suited_threads(self.bundle.graph_bytes(component), 2) == 1
+            pixels = PIXELS_PER_RUN // _SMALL_SHARE if small else PIXELS_PER_RUN
+            abreast = self.threads if small and self.threads_of(component) == 1 else 1
+            found = _tiled(session, output, [picture.inputs["pixel_values"] for picture in pictures], pixels, abreast)
         return [ImageTokens(rows, one.layout, one.grid) for rows, one in zip(found, pictures, strict=True)]
 
     def rows(self, ids: Ints) -> Floats:
@@ -184,12 +193,22 @@ class Model:
         return TrunkInput(embeds, lengths, rope, spans, blocks)
 
 
-def _tiled(session: Any, output: str, tiles: Sequence[Floats]) -> list[Floats]:
-    """Image tokens (tokens, hidden) of each picture, given its tiles (T, 3, H, W)."""
+def _tiled(session: Any, output: str, tiles: Sequence[Floats], pixels: int, abreast: int) -> list[Floats]:
+    """Image tokens (tokens, hidden) of each picture, given its tiles (T, 3, H, W); `pixels` a run, `abreast` runs."""
     counts = [len(one) for one in tiles]
     stack = tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
-    step = max(1, PIXELS_PER_RUN // (stack.shape[2] * stack.shape[3]))
-    runs = [session.run([output], {"pixel_values": stack[at : at + step]})[0] for at in range(0, len(stack), step)]
+    step = max(1, pixels // (stack.shape[2] * stack.shape[3]))
+    starts = range(0, len(stack), step)
+
+    def run(at: int) -> Floats:
+        made: Floats = session.run([output], {"pixel_values": stack[at : at + step]})[0]
+        return made
+
+    if abreast == 1 or len(starts) == 1:
+        runs = [run(at) for at in starts]
+    else:
+        with ThreadPoolExecutor(min(abreast, len(starts))) as pool:
+            runs = list(pool.map(run, starts))
     rows = runs[0] if len(runs) == 1 else np.concatenate(runs)
     ends = np.cumsum(counts)
     return [rows[end - count : end].reshape(-1, rows.shape[-1]) for count, end in zip(counts, ends, strict=True)]

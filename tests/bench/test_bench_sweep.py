@@ -69,6 +69,7 @@ def test_every_cell_is_measured_and_complete(swept: tuple[Path, list[dict[str, A
     ]  # fmt: skip
     for row in rows:
         assert "error" not in row, row["error"]
+        assert row["component_threads"].keys() == subject.bundle.manifest.components.keys()
         latency = row["latency_ms"]
         assert 0 < latency["p50_low"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
         assert row["item_ms"] == pytest.approx(latency["p50"] / row["batch"])

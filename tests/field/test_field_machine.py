@@ -6,7 +6,7 @@ import pytest
 
 from edgegeo.field.examine import examine
 from edgegeo.field.finding import FAIL, OK, WARN, Root
-from edgegeo.field.hardware import examine_cpu, examine_memory, examine_speed, read_memory
+from edgegeo.field.hardware import examine_cpu, examine_memory, examine_speed, examine_threads, read_memory
 from edgegeo.field.jetson import examine_gpu, find_gpu, power_mode
 
 R36 = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 2025"
@@ -124,6 +124,11 @@ def test_instructions_that_make_int8_fast(tmp_path: Path, kind: str, flags: str,
     assert found.level == level
     assert said in found.found
     assert bool(found.remedy) == (level == WARN)
+
+
+def test_threads_are_told_by_the_size_of_a_graph() -> None:
+    assert "4 for a large graph, 1 for one of up to 16 MB of weights; --threads N" in examine_threads(4).found
+    assert examine_threads(1).found == "1; --threads N is for all of them"
 
 
 def test_memory_within_a_control_group(tmp_path: Path) -> None:

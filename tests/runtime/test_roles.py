@@ -3,16 +3,18 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from edgegeo.bundle import Roles, open_bundle
-from edgegeo.errors import BundleError, ImageError, InputError
+from edgegeo.errors import BundleError, DeviceError, ImageError, InputError
 from edgegeo.runtime import Embedder, Generator, Model, Reranker
 from edgegeo.runtime import embed as embed_module
 from edgegeo.runtime import model as model_module
+from edgegeo.runtime import sessions as sessions_module
 from edgegeo.runtime.pictures import ImageTokens
 from edgegeo.runtime.rerank import logsumexp, probability
 from edgegeo.runtime.tokens import fill
@@ -63,13 +65,63 @@ def test_splitting_a_batch_changes_nothing(model: Model, monkeypatch: pytest.Mon
     np.testing.assert_allclose([one.rows for one in model.features("vision", prepared)], whole[1], atol=1e-6)
 
 
-def test_a_small_decoder_takes_one_thread_unless_told(tiny_bundle: Path) -> None:
+def test_small_graphs_take_one_thread_unless_told(tiny_bundle: Path) -> None:
     def threads(model: Model, component: str) -> int:
         return int(model.session(component).get_session_options().intra_op_num_threads)
 
     told, untold = Model.open(tiny_bundle, threads=2), Model.open(tiny_bundle)
     assert [threads(told, name) for name in ("vision", "trunk", "head")] == [2, 2, 2]
-    assert [threads(untold, name) for name in ("vision", "trunk", "head")] == [untold.threads, 1, 1]
+    assert [threads(untold, name) for name in ("vision", "trunk", "head")] == [1, 1, 1]
+
+
+def test_a_large_graph_takes_all_cores_unless_told(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(tiny_bundle)
+    sizes = {name: bundle.graph_bytes(name) for name in ("vision", "trunk", "head")}
+    assert sizes["trunk"] == sum(file.stat().st_size for file in (tiny_bundle / "onnx").glob("decoder_model_merged.*"))
+    small, middle, large = sorted(sizes, key=sizes.__getitem__)
+    monkeypatch.setattr(sessions_module, "SMALL_GRAPH", sizes[middle])
+    assert [Model(bundle, cores=6).threads_of(name) for name in (small, middle, large)] == [1, 1, 6]
+    assert {Model(bundle, threads=3, cores=6).threads_of(name) for name in sizes} == {3}
+    with pytest.raises(DeviceError, match="threads must be at least 1, not 0"):
+        Model(bundle, threads=0).session("trunk")
+
+
+@pytest.mark.parametrize(("told", "cores", "most"), [(None, 3, 3), (None, 1, 1), (1, None, 1), (2, None, 1)])
+def test_small_towers_run_side_by_side(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, told: int | None, cores: int | None, most: int
+) -> None:
+    """Several runs at once only where cores are left to the runtime; the numbers are those of one after the other."""
+    monkeypatch.setattr(model_module, "PIXELS_PER_RUN", 4 * 32 * 32)
+    one = Model(open_bundle(tiny_bundle), threads=1)
+    prepared = one.prepare(pictures(7))
+    model = Model(open_bundle(tiny_bundle), threads=told, cores=cores)
+    watched = Busy(model.session("vision"), most)
+    model.adopt("vision", watched)
+    found = model.features("vision", prepared)
+    for mine, its in zip(found, one.features("vision", prepared), strict=True):
+        np.testing.assert_array_equal(mine.rows, its.rows)
+    assert watched.most == most
+
+
+class Busy:
+    """A session that says how many of its runs went on at once; the first `met` of them wait for each other."""
+
+    def __init__(self, session: Any, met: int) -> None:
+        self._session, self._lock, self._now, self.most = session, threading.Lock(), 0, 0
+        self._met, self._left = threading.Barrier(met), met
+
+    def run(self, *words: Any) -> Any:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+            first, self._left = self._left > 0, self._left - 1
+        if first:
+            self._met.wait(timeout=60)
+        try:
+            return self._session.run(*words)
+        finally:
+            with self._lock:
+                self._now -= 1
 
 
 def test_eos_pooling_is_the_last_hidden_state(model: Model) -> None:
