@@ -15,10 +15,6 @@ Export and runtime share this file and nothing else. JSON, npy and ONNX only: no
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +27,9 @@ from edgegeo.roles import RerankRole as RerankRole
 from edgegeo.roles import Roles as Roles
 from edgegeo.roles import Segment as Segment
 from edgegeo.schema import SchemaFault, parse, to_plain
+from edgegeo.staging import move_in
+from edgegeo.staging import staging as staging
+from edgegeo.staging import sync as sync
 
 MANIFEST_NAME = "edgegeo.json"
 SCHEMA_VERSION = 3
@@ -303,26 +302,6 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def staging(target: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `target` to build a bundle in; removed unless `publish` moved it away."""
-    target = Path(target).absolute()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"can't write beside {target} ({error.strerror}); choose another place with -o") from None
-    try:
-        yield folder
-    except OSError as error:
-        raise BundleError(
-            f"writing the bundle failed ({error.strerror or error}); free some space or choose another place with -o. "
-            f"What stood at {target} before is unchanged"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def check_target(target: Path) -> None:
     """BundleError where something stands that a bundle must not replace: long work asks before it begins."""
     if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
@@ -347,24 +326,5 @@ def publish(folder: Path, manifest: Manifest, target: str | Path) -> Bundle:
     sync(folder / MANIFEST_NAME)
     os.chmod(folder, 0o755)  # mkdtemp makes it private; a service under another user must read it
     open_bundle(folder)
-    retired = folder.with_suffix(".old")
-    if target.exists():
-        os.rename(target, retired)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if retired.exists():
-            os.rename(retired, target)
-        raise
-    sync(target.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+    move_in(folder, target)
     return open_bundle(target)
-
-
-def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
