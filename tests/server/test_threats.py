@@ -34,6 +34,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fuzz_pictures import ihdr, patched_jpeg, png
 from PIL import Image
+from sealing import seal
 from test_bad_input import refused, send
 from test_guard import code, started
 
@@ -169,7 +170,7 @@ def resealed(root: Path, name: str) -> None:
     data = (root / name).read_bytes()
     manifest = json.loads((root / MANIFEST_NAME).read_text())
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (root / MANIFEST_NAME).write_text(json.dumps(manifest))
+    seal(root, manifest)
 
 
 @pytest.mark.parametrize("name", ["head_rows.npy", "embed_tokens.npy", "golden.npz", "tokenizer.json"])
