@@ -9,6 +9,7 @@ from edgegeo.bundle import Bundle
 from edgegeo.runtime.image import Source, open_image
 from edgegeo.runtime.model import Model
 from edgegeo.runtime.pictures import ImageTokens, Picture, prepare_picture
+from edgegeo.runtime.trunk import Floats, Ints, TrunkInput
 
 STAGES = ("decode", "preprocess", "vision", "trunk", "head", "search", "rerank", "generate", "other")
 """In the order they happen. trunk: the decoder's passes (in a dual encoder the text tower's); generate, in `locate`
@@ -96,6 +97,12 @@ class TimedModel(Model):
         self.session(component)
         with self.clock.stage("vision"):
             return super().features(component, pictures)
+
+    def hidden(self, component: str, prompts: TrunkInput, positions: Ints) -> Floats:
+        """As the model's own; runs side by side count once."""
+        self.session(component)
+        with self.clock.stage("trunk"):
+            return super().hidden(component, prompts, positions)
 
     def prepare(self, images: Sequence[Source]) -> list[Picture]:
         """As the model's own; of a batch, which several threads prepare, the first picture says how time is shared."""

@@ -59,7 +59,7 @@ class DecoderEncoder:
             count = int(fed.lengths.max())
         # Rows shorter than `count` ask for their first position more than once; the mean leaves those out.
         places: Ints = fed.lengths[:, None] - count + np.arange(count)
-        hidden = self._model.trunk(self._role.trunk).hidden(fed, np.maximum(places, 0))
+        hidden = self._model.hidden(self._role.trunk, fed, np.maximum(places, 0))
         if count == 1:
             return np.asarray(hidden[:, 0])
         inside = (places >= 0).astype(np.float32)[..., None]

@@ -1,10 +1,10 @@
 """A bundle ready to compute: sessions opened when first needed and shared by every role that names them."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from edgegeo.runtime.sessions import choose_provider, default_threads, open_sess
 from edgegeo.runtime.tokens import Piece, Tokenizer
 from edgegeo.runtime.trunk import Floats, Ints, Trunk, TrunkInput
 
+P = TypeVar("P")
 PIXELS_PER_RUN = 2**18
 # More pictures in one run of the vision tower are no faster, but its attention matrices take gigabytes (16 pictures of
 # 512 px: 1.4 GB, one: 70 MB, measured): 16 of 128 px, 4 of 256 px, 1 of 512 px.
 _SMALL_SHARE = 4
-# Small towers run a quarter of that at a time, several runs side by side where there are cores: these are then as busy
-# as with threads inside the operators, and wait for nobody. The share is fixed, so that no number depends on the cores.
+_SMALL_POSITIONS = 256
+# Small graphs take a quarter of those pixels in one run, or so many positions of prompts (more are no faster), and runs
+# go side by side where there are cores: these are then as busy as with threads inside the operators, and wait for
+# nobody. The sizes are fixed, so that no number depends on the cores.
 
 
 class Model:
@@ -141,11 +144,34 @@ class Model:
             found = [session.run(["image_features"], picture.inputs)[0] for picture in pictures]
         else:
             output = self.bundle.manifest.components[component].output or "image_features"
-            small = self.provider == "cpu" and suited_threads(self.bundle.graph_bytes(component), 2) == 1
-            pixels = PIXELS_PER_RUN // _SMALL_SHARE if small else PIXELS_PER_RUN
-            abreast = self.threads if small and self.threads_of(component) == 1 else 1
-            found = _tiled(session, output, [picture.inputs["pixel_values"] for picture in pictures], pixels, abreast)
+            pixels = PIXELS_PER_RUN // _SMALL_SHARE if self._is_small(component) else PIXELS_PER_RUN
+
+            def run(tiles: Floats) -> Floats:
+                made: Floats = session.run([output], {"pixel_values": tiles})[0]
+                return made
+
+            tiles = [picture.inputs["pixel_values"] for picture in pictures]
+            found = _tiled(lambda parts: self._each(component, run, parts), tiles, pixels)
         return [ImageTokens(rows, one.layout, one.grid) for rows, one in zip(found, pictures, strict=True)]
+
+    def hidden(self, component: str, prompts: TrunkInput, positions: Ints) -> Floats:
+        """`Trunk.hidden` of a component: (B, K, H) float32 of positions (B, K) of B prompts."""
+        trunk, (count, length) = self.trunk(component), prompts.embeds.shape[:2]
+        step = max(1, _SMALL_POSITIONS // length) if self._is_small(component) else count
+        parts = [(prompts.rows(at, at + step), positions[at : at + step]) for at in range(0, count, step)]
+        found = self._each(component, lambda part: trunk.hidden(*part), parts)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _is_small(self, component: str) -> bool:
+        return self.provider == "cpu" and suited_threads(self.bundle.graph_bytes(component), 2) == 1
+
+    def _each(self, component: str, run: Callable[[P], Floats], parts: Sequence[P]) -> list[Floats]:
+        """Runs of a component, side by side where its session takes one of several threads by the runtime's choice."""
+        abreast = min(len(parts), self.threads if self.threads_of(component) == 1 else 1)
+        if self.provider != "cpu" or abreast < 2:
+            return [run(part) for part in parts]
+        with ThreadPoolExecutor(abreast) as pool:
+            return list(pool.map(run, parts))
 
     def rows(self, ids: Ints) -> Floats:
         """Token embeddings (..., hidden) float32 of token ids (...)."""
@@ -193,22 +219,12 @@ class Model:
         return TrunkInput(embeds, lengths, rope, spans, blocks)
 
 
-def _tiled(session: Any, output: str, tiles: Sequence[Floats], pixels: int, abreast: int) -> list[Floats]:
-    """Image tokens (tokens, hidden) of each picture, given its tiles (T, 3, H, W); `pixels` a run, `abreast` runs."""
+def _tiled(run: Callable[[list[Floats]], list[Floats]], tiles: Sequence[Floats], pixels: int) -> list[Floats]:
+    """Image tokens (tokens, hidden) of each picture, given its tiles (T, 3, H, W); `run` takes parts of some pixels."""
     counts = [len(one) for one in tiles]
     stack = tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
     step = max(1, pixels // (stack.shape[2] * stack.shape[3]))
-    starts = range(0, len(stack), step)
-
-    def run(at: int) -> Floats:
-        made: Floats = session.run([output], {"pixel_values": stack[at : at + step]})[0]
-        return made
-
-    if abreast == 1 or len(starts) == 1:
-        runs = [run(at) for at in starts]
-    else:
-        with ThreadPoolExecutor(min(abreast, len(starts))) as pool:
-            runs = list(pool.map(run, starts))
+    runs = run([stack[at : at + step] for at in range(0, len(stack), step)])
     rows = runs[0] if len(runs) == 1 else np.concatenate(runs)
     ends = np.cumsum(counts)
     return [rows[end - count : end].reshape(-1, rows.shape[-1]) for count, end in zip(counts, ends, strict=True)]

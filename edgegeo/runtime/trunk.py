@@ -35,6 +35,17 @@ class TrunkInput:
     blocks: Ints | None = None
     """(B, S) number of the picture at each position, 0 for text, where pictures see themselves both ways."""
 
+    def rows(self, start: int, end: int) -> "TrunkInput":
+        """Some of the prompts, as wide as all of them."""
+        some = slice(start, end)
+        return TrunkInput(
+            self.embeds[some],
+            self.lengths[some],
+            None if self.rope is None else self.rope[:, some],
+            None if self.spans is None else self.spans[some],
+            None if self.blocks is None else self.blocks[some],
+        )
+
 
 def continuation(embeds: Floats, spec: TrunkSpec) -> TrunkInput:
     """Text (1, S, H) behind what a cache holds."""

@@ -103,12 +103,28 @@ def test_small_towers_run_side_by_side(
     assert watched.most == most
 
 
+@pytest.mark.parametrize(("told", "most"), [(None, 3), (1, 1)])
+def test_prompts_of_small_decoders_are_read_side_by_side(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, told: int | None, most: int
+) -> None:
+    whole = Embedder(Model(open_bundle(tiny_bundle), threads=1)).texts(TEXTS * 2)
+    monkeypatch.setattr(model_module, "_SMALL_POSITIONS", 1)
+    model = Model(open_bundle(tiny_bundle), threads=told, cores=3)
+    watched = Busy(model.session("trunk"), most)
+    model.adopt("trunk", watched)
+    np.testing.assert_allclose(Embedder(model).texts(TEXTS * 2), whole, atol=1e-6)
+    assert watched.most == most
+
+
 class Busy:
     """A session that says how many of its runs went on at once; the first `met` of them wait for each other."""
 
     def __init__(self, session: Any, met: int) -> None:
         self._session, self._lock, self._now, self.most = session, threading.Lock(), 0, 0
         self._met, self._left = threading.Barrier(met), met
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
     def run(self, *words: Any) -> Any:
         with self._lock:
