@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgegeo.bundle import ImageSpec, Segment
-from edgegeo.errors import CheckpointError
+from edgegeo.errors import CheckpointError, one_line
 from edgegeo.models.checkpoint import Checkpoint, read_json, refuse_pickles
 from edgegeo.models.family import Family
 from edgegeo.models.lineage import require_base
@@ -146,8 +146,7 @@ def merge_adapter(checkpoint: Checkpoint, folder: str | Path) -> Merged:
         with hushed_peft():
             wrapped = PeftModel.from_pretrained(_view_for(model, config), str(folder), is_trainable=False).eval()
     except Exception as error:  # PEFT raises many kinds for an adapter of another model
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the adapter {folder} doesn't fit this checkpoint ({text})") from None
+        raise CheckpointError(f"the adapter {folder} doesn't fit this checkpoint ({one_line(error)})") from None
     _require_whole(wrapped, folder)
     attached = wrapped.base_model.model
     if type(attached.get_input_embeddings()) is not type(model.get_input_embeddings()):

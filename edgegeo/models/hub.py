@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from edgegeo.errors import CheckpointError
+from edgegeo.errors import CheckpointError, one_line
 
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.onnx", "*.onnx_data")
@@ -53,6 +53,5 @@ def find_checkpoint(source: str, weights: bool = True) -> Path:
     except HFValidationError:
         reason = "that is no repository name: use ORG/NAME"
     except (OSError, HfHubHTTPError) as error:  # offline, interrupted, disk full
-        text = " ".join(str(error).split())[:100]
-        reason = f"the hub can't be reached ({text}): download it first, or name a folder"
+        reason = f"the hub can't be reached ({one_line(error)}): download it first, or name a folder"
     raise CheckpointError(f"no folder {source}, and {name} can't be downloaded: {reason}") from None
