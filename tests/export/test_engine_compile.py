@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from engine_simulator import simulated_tensorrt
 
-from edgegeo.bundle import Bundle, open_bundle
+from edgegeo.bundle import Bundle, open_bundle, publish, staging
 from edgegeo.errors import BundleError, DeviceError, EngineError, InputError, VerificationError
 from edgegeo.export.pipeline import export_source
 from edgegeo.export.source import open_source
@@ -93,6 +95,34 @@ def test_a_damaged_engine_is_named_and_built_again(bundle: Bundle) -> None:
     data |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     record.write_text(json.dumps(data))
     assert "refuses the engine" in next(one.why for one in compile_bundle(bundle, SMALL, PLENTY).engines if one.why)
+
+
+def varied(bundle: Bundle, words: str, place: Path) -> Bundle:
+    """A bundle of the same name at `place` whose vision tower is another file that computes the same."""
+    with staging(place) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        file = folder / bundle.manifest.components["vision"].file
+        graph = onnx.load(file, load_external_data=False)
+        graph.doc_string = words
+        onnx.save(graph, file)
+        return publish(folder, bundle.manifest, place)
+
+
+@pytest.mark.usefixtures("simulated_gpu")
+def test_engines_go_when_no_bundle_of_the_name_has_their_graph(bundle: Bundle, tmp_path: Path) -> None:
+    mine, namesake = varied(bundle, "mine", tmp_path / "mine"), varied(bundle, "its", tmp_path / "its")
+    for one, built in ((mine, set(bundle.manifest.components)), (namesake, {"vision"})):
+        report = compile_bundle(one, SMALL, PLENTY)
+        assert {engine.component for engine in report.engines if engine.why} == built
+        assert report.removed == 0
+
+    replaced = varied(bundle, "mine again", tmp_path / "mine")
+    assert compile_bundle(replaced, SMALL, PLENTY).removed == 1
+    for one in (replaced, namesake):
+        assert verify_bundle(one, provider="tensorrt").passed
+    shutil.rmtree(namesake.path)
+    assert compile_bundle(replaced, SMALL, PLENTY).removed == 1
+    assert len(list((tmp_path / "home").rglob("*.plan"))) == len(bundle.manifest.components)
 
 
 @pytest.mark.usefixtures("simulated_gpu")

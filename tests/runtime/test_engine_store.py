@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> EngineStore:
 
 def write(store: EngineStore, key: EngineKey = KEY, component: str = "trunk", plan: bytes = b"plan" * 100) -> Record:
     with store.locked():
-        return store.write(component, key, Built(memoryview(plan), dict(DIMS)), PROFILES)
+        return store.write(component, key, Built(memoryview(plan), dict(DIMS)), PROFILES, ("/bundles/mine",))
 
 
 def test_what_is_written_is_read_back(store: EngineStore) -> None:
@@ -113,7 +113,7 @@ def test_damaged_records_are_as_good_as_none(store: EngineStore, text: str) -> N
     (store.folder / f"{record.stem}.json").write_text(text)
     assert store.records() == []
     with store.locked():
-        store.drop_stale(KEY, "trunk")
+        store.drop_stale({"trunk": KEY}, lambda one: True)
     assert not list(store.folder.glob("*.plan"))  # a plan without a record is none
 
 
@@ -137,12 +137,30 @@ def test_names_that_would_leave_the_folder(store: EngineStore) -> None:
 def test_stale_engines_of_this_machine_are_removed_and_others_stay(store: EngineStore) -> None:
     write(store, replace(KEY, graph="0" * 64))
     write(store, replace(KEY, library="TensorRT 8"))
-    kept = [write(store), write(store, replace(KEY, chip="Thor", graph="0" * 64)),
+    write(store, component="trunk_embed")  # of a bundle that had one more
+    used = write(store, replace(KEY, graph="1" * 64))
+    kept = [write(store), write(store, replace(KEY, chip="Thor", graph="0" * 64)), used,
             write(store, replace(KEY, profiles="[2]")), write(store, component="vision")]  # fmt: skip
     with store.locked():
-        assert len(store.drop_stale(KEY, "trunk")) == 2
+        assert len(store.drop_stale({"trunk": KEY, "vision": KEY}, lambda one: one.key.graph == "1" * 64)) == 3
     assert {one.stem for one in store.records()} == {one.stem for one in kept}
     assert {file.stem for file in store.folder.glob("*.plan")} == {one.stem for one in kept}
+
+
+def test_a_plan_knows_the_bundles_it_is_for(store: EngineStore) -> None:
+    record = write(store)
+    with store.locked():
+        for name in ("/bundles/other", "/bundles/mine"):
+            record = store.claim(record, name)
+        store.mark(record, "Orin")
+    found = store.find("trunk", KEY)
+    assert found is not None
+    assert found.bundles == ("/bundles/mine", "/bundles/other")
+    file = store.folder / f"{found.stem}.json"
+    data = json.loads(file.read_text())
+    del data["bundles"]  # as older versions wrote it
+    file.write_text(json.dumps(data))
+    assert store.find("trunk", KEY) == replace(found, bundles=())
 
 
 def test_one_writer_at_a_time(store: EngineStore) -> None:

@@ -4,14 +4,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from edgegeo.bundle import Bundle
+from edgegeo.bundle import Bundle, open_bundle
 from edgegeo.errors import BundleError, DeviceError, EdgegeoError, EngineError, InputError, VerificationError
 from edgegeo.progress import Progress, silent
 from edgegeo.runtime.engines.building import MB, Settings, build_plan
 from edgegeo.runtime.engines.driver import Chip, Driver, find_driver
-from edgegeo.runtime.engines.key import make_key
+from edgegeo.runtime.engines.key import graph_hash, make_key
 from edgegeo.runtime.engines.library import DIALECTS, MODULES, Library, find_library, require_dialect
 from edgegeo.runtime.engines.session import EngineSession
 from edgegeo.runtime.engines.shapes import Limits, Profile, profiles
@@ -89,7 +89,13 @@ class _Work:
     chip: Chip | None
     store: EngineStore
     records: dict[str, Record] = field(default_factory=dict)
+    """By component."""
     sessions: dict[str, EngineSession] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Where the bundle lies."""
+        return str(self.bundle.path.resolve())
 
 
 def compile_bundle(
@@ -116,12 +122,11 @@ def compile_bundle(
         )
     chip = driver.chip() if driver is not None else None
     work = _Work(bundle, request, library, driver, chip, store or store_of(bundle))
-    removed = 0
     with work.store.locked():
         engines = [_engine(work, name, progress) for name in bundle.manifest.components]
         checks = _check(work, progress) if driver is not None else ()
-        for name, record in work.records.items():
-            removed += len(work.store.drop_stale(record.key, name))
+        keys = {name: record.key for name, record in work.records.items()}
+        removed = len(work.store.drop_stale(keys, partial(_used_elsewhere, work)))
     return CompileReport(
         str(bundle.path), str(work.store.folder), library.name, str(chip or ""), tuple(engines), checks, removed,
         need, available_mb,
@@ -130,7 +135,7 @@ def compile_bundle(
 
 def need_mb(bundle: Bundle, library: Library) -> float:
     """Memory that building the largest engine takes, about."""
-    largest = max(_weights_mb(bundle, name) for name in bundle.manifest.components)
+    largest = max(map(bundle.graph_bytes, bundle.manifest.components)) / MB
     return BUILD_FACTOR * largest + OVERHEAD_MB[library.kind]
 
 
@@ -190,9 +195,9 @@ def _engine(work: _Work, name: str, progress: Progress) -> Engine:
         record, seconds = _build(work, name, ranges, progress)
     if work.driver is not None and name not in work.sessions:
         work.sessions[name] = _load(store, record, work.library, work.driver)
-    work.records[name] = record
+    work.records[name] = store.claim(record, work.path)
     part = bundle.manifest.components[name]
-    return Engine(name, part.precision, record.bytes / MB, _weights_mb(bundle, name), seconds, why)
+    return Engine(name, part.precision, record.bytes / MB, bundle.graph_bytes(name) / MB, seconds, why)
 
 
 def _fault(work: _Work, record: Record) -> str:
@@ -208,6 +213,19 @@ def _fault(work: _Work, record: Record) -> str:
     return ""
 
 
+def _used_elsewhere(work: _Work, record: Record) -> bool:
+    """Whether another bundle of this name still stands where it was compiled from, with the graph of a plan."""
+    for path in record.bundles:
+        if path == work.path:
+            continue
+        with suppress(BundleError):
+            other = open_bundle(path, check_hashes=False)
+            parts = other.manifest.components
+            if record.component in parts and graph_hash(other, record.component) == record.key.graph:
+                return True
+    return False
+
+
 def _build(work: _Work, name: str, ranges: tuple[Profile, ...], progress: Progress) -> tuple[Record, float]:
     started = time.monotonic()
     progress(f"compile {name}", 0, 1)
@@ -216,7 +234,9 @@ def _build(work: _Work, name: str, ranges: tuple[Profile, ...], progress: Progre
     settings = work.request.settings
     built = build_plan(work.library, work.bundle.component(name), ranges, settings, work.store.timings)
     key = make_key(work.bundle, name, work.library, work.chip, ranges, settings.flags)
-    record = work.store.write(name, key, built, ranges)
+    before = work.store.find(name, key)
+    others = () if before is None else before.bundles
+    record = work.store.write(name, key, built, ranges, tuple(dict.fromkeys((*others, work.path))))
     progress(f"compile {name}", 1, 1)
     return record, time.monotonic() - started
 
@@ -246,9 +266,3 @@ def _check(work: _Work, progress: Progress) -> tuple[Check, ...]:
     for name, record in work.records.items():
         work.records[name] = work.store.mark(record, str(work.chip))
     return report.checks
-
-
-def _weights_mb(bundle: Bundle, component: str) -> float:
-    file = bundle.manifest.components[component].file
-    files: dict[str, Any] = bundle.manifest.files
-    return float(sum(entry.bytes for name, entry in files.items() if name in (file, f"{file}_data"))) / MB

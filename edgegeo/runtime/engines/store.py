@@ -9,7 +9,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +43,8 @@ class Record:
     profiles: tuple[Profile, ...]
     passed: str = ""
     """The device on which its outputs were compared with the bundle's golden ones; "" where they never were."""
+    bundles: tuple[str, ...] = ()
+    """Paths of the bundles that it was compiled for: several may have one name, and share a graph."""
 
     @property
     def stem(self) -> str:
@@ -120,10 +122,12 @@ class EngineStore:
         with mapped:
             yield mapped
 
-    def write(self, component: str, key: EngineKey, built: Built, profiles: tuple[Profile, ...]) -> Record:
+    def write(
+        self, component: str, key: EngineKey, built: Built, profiles: tuple[Profile, ...], bundles: tuple[str, ...]
+    ) -> Record:
         """Keep a plan, under `locked`."""
         inputs = {name: _BETWEEN.join(map(str, axes)) for name, axes in built.dims.items()}
-        made = Record(VERSION, component, key, len(built.plan), "", inputs, profiles)
+        made = Record(VERSION, component, key, len(built.plan), "", inputs, profiles, bundles=bundles)
         part = self._write(f"{made.stem}.plan", built.plan)
         made = replace(made, sha256=sha256_of(part))
         os.rename(part, self.folder / f"{made.stem}.plan")
@@ -136,18 +140,29 @@ class EngineStore:
         self._record(made)
         return made
 
+    def claim(self, record: Record, bundle: str) -> Record:
+        """Note that a plan is for this bundle too, under `locked`."""
+        if bundle in record.bundles:
+            return record
+        made = replace(record, bundles=(*record.bundles, bundle))
+        self._record(made)
+        return made
+
     def drop(self, record: Record) -> None:
         """Remove a plan, under `locked`: the record first."""
         for ending in ("json", "plan"):
             (self.folder / f"{record.stem}.{ending}").unlink(missing_ok=True)
 
-    def drop_stale(self, key: EngineKey, component: str) -> list[Record]:
-        """Remove, under `locked`, plans of a component that none here can use any more: of another graph or library."""
-        stale = [
-            one for one in self.records(component)
-            if (one.key.chip, one.key.system) == (key.chip, key.system)
-            and (one.key.graph, one.key.library) != (key.graph, key.library)
-        ]  # fmt: skip
+    def drop_stale(self, keys: Mapping[str, EngineKey], used: Callable[[Record], bool]) -> list[Record]:
+        """Remove, under `locked`, plans that none here can use any more: of another library, or of a graph that is no
+        component's now and that no other bundle of this name has, as `used` tells. keys: by component."""
+        stale = []
+        for one in self.records():
+            key = keys.get(one.component, next(iter(keys.values())))
+            here = (one.key.chip, one.key.system) == (key.chip, key.system)
+            replaced = one.component not in keys or one.key.graph != key.graph
+            if here and (one.key.library != key.library or (replaced and not used(one))):
+                stale.append(one)
         for one in stale:
             self.drop(one)
         known = {one.stem for one in self.records()}
