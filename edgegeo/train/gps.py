@@ -10,20 +10,9 @@ from torch import nn
 from edgegeo.errors import TrainingError
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
-from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
+from edgegeo.train.adapting import Learner, attach_lora, settle
 from edgegeo.train.masters import Masters
-from edgegeo.train.parallel import World
-from edgegeo.train.running import (
-    AdapterReport,
-    Job,
-    adapt,
-    finite,
-    identity,
-    passed,
-    run_folder,
-    step_seed,
-    steps_of,
-)
+from edgegeo.train.running import AdapterReport, finite, open_run, passed, run_adapter, step_seed, steps_of
 from edgegeo.train.settings import GpsSettings
 from edgegeo.train.sources import Lessons, open_lessons
 
@@ -38,33 +27,23 @@ def train_gps(settings: GpsSettings, progress: Progress = silent) -> AdapterRepo
         raise TrainingError(f"form must be one of {', '.join(FORMS)}, not {settings.form!r}")
     if not (settings.answer_weight > 0 and settings.lr > 0):  # NaN is neither
         raise TrainingError(f"answer_weight and lr must be above 0, not {settings.answer_weight} and {settings.lr}")
-    world = World()
-    folder = run_folder(settings.out, settings.schedule.resume)
-    learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
-    spec = learner.checkpoint.image
-    told = progress if world.first else silent
-    train, held = world.in_turn(lambda: open_lessons(settings.data, spec, settings.form, told))
+    opened = open_run(settings, progress)
+    learner = opened.learner
+    train, held = opened.world.in_turn(
+        lambda: open_lessons(settings.data, learner.checkpoint.image, settings.form, opened.told)
+    )
     attach_lora(learner, settings.lora)
     learned = learner.trainable
     masters = Masters(learned, settings.lr, settings.weight_decay, betas=(0.9, 0.999))
     settle(learner, settings.memory)
-    steps = steps_of(settings.schedule, len(train))
     new_tokens = NEW_TOKENS[settings.form] if settings.data.name == "planet" else 0
     photos = min(settings.validation_photos, len(held)) if new_tokens else 0
-    job = Job(
+    return run_adapter(
+        opened, train, held, masters, settings.lr, steps_of(settings.schedule, len(train)),
         step=Steps(settings, train, learner, [p for _, p in learned]),
         validate=lambda: validate.answers(learner, held, len(held), settings.answer_weight, new_tokens, photos),
         goal=gps_goal,
-        masters=masters,
-        lr=settings.lr,
-        facts=identity(settings, steps)
-        | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
-    )
-
-    def save() -> None:
-        save_lora(learner.adapted, masters.weights(), settings.out)
-
-    return adapt(job, settings.out, folder, settings.schedule, steps, world, told, save, train.refused)
+    )  # fmt: skip
 
 
 class Steps:

@@ -15,21 +15,19 @@ from torch import Tensor, nn
 
 from edgegeo.errors import TrainingError
 from edgegeo.models.adapters import EMBEDDING_CONFIG, POOLINGS, SLQ_CONFIG, SLQ_FILE
+from edgegeo.models.lineage import record_base
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
-from edgegeo.train.adapting import Learner, attach_lora, open_learner, save_lora, settle, weights_hash
+from edgegeo.train.adapting import Learner, attach_lora, save_lora, settle
 from edgegeo.train.contrast import backward_in_chunks
 from edgegeo.train.losses import info_nce, nested, pooled, unit
 from edgegeo.train.masters import Masters
-from edgegeo.train.parallel import World
 from edgegeo.train.running import (
     AdapterReport,
-    Job,
-    adapt,
     finite,
-    identity,
+    open_run,
     passed,
-    run_folder,
+    run_adapter,
     step_seed,
     steps_of,
     writing,
@@ -113,11 +111,9 @@ class Retriever(nn.Module):
 def train_retriever(settings: RetrieverSettings, progress: Progress = silent) -> AdapterReport:
     """Train a retrieval adapter and write its folder; the base is never changed."""
     _check(settings)
-    world = World()
-    folder = run_folder(settings.out, settings.schedule.resume)
-    learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
-    told = progress if world.first else silent
-    train, held = world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, told))
+    opened = open_run(settings, progress)
+    learner = opened.learner
+    train, held = opened.world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, opened.told))
     if settings.method != "slq":
         attach_lora(learner, settings.lora, "vision" if settings.method == "hybrid" else None)
     retriever = Retriever(learner, settings)
@@ -131,23 +127,21 @@ def train_retriever(settings: RetrieverSettings, progress: Progress = silent) ->
     if any(not 0 < dim < hidden for dim in settings.matryoshka):
         raise TrainingError(f"matryoshka holds numbers of dimensions from 1 to {hidden - 1}, the whole has {hidden}")
     settle(learner, settings.memory)
-    steps = steps_of(settings.schedule, len(np.unique(train.groups)))
-    job = Job(
-        step=Steps(settings, train, retriever, [p for _, p in learned], folder),
-        validate=lambda: validate.retrieval(retriever.embed, learner, held),
-        goal=validate.recall_goal,
-        masters=masters,
-        lr=lr,
-        facts=identity(settings, steps)
-        | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
-    )
 
     def save() -> None:
         if learner.adapted is not None:
             save_lora(learner.adapted, masters.weights(), settings.out)
         retriever.save(settings.out)
+        if learner.adapted is None:
+            record_base(learner.model, settings.out)
 
-    return adapt(job, settings.out, folder, settings.schedule, steps, world, told, save, train.refused)
+    return run_adapter(
+        opened, train, held, masters, lr, steps_of(settings.schedule, len(np.unique(train.groups))),
+        step=Steps(settings, train, retriever, [p for _, p in learned], opened.folder),
+        validate=lambda: validate.retrieval(retriever.embed, learner, held),
+        goal=validate.recall_goal,
+        save=save,
+    )  # fmt: skip
 
 
 class Steps:

@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegeo.errors import TrainingError
+from edgegeo.errors import TrainingError, one_line
 from edgegeo.measure import machine, peak_resident_mb
-from edgegeo.progress import Progress
+from edgegeo.progress import Progress, silent
 from edgegeo.schema import to_plain
+from edgegeo.train.adapting import Learner, open_learner, save_lora, weights_hash
 from edgegeo.train.diary import Diary
 from edgegeo.train.masters import Masters, linear
 from edgegeo.train.parallel import World
 from edgegeo.train.plot import plot_run
 from edgegeo.train.settings import GpsSettings, RerankerSettings, RetrieverSettings, Schedule
+from edgegeo.train.sources import Lessons, Pairs
 
 Scores = dict[str, float]
+Settings = RetrieverSettings | GpsSettings | RerankerSettings
 PACKAGES = ("edgegeo", "torch", "transformers", "peft", "numpy", "pillow", "bitsandbytes")
 """Whose versions an account names."""
 FILES = ("diary.jsonl", "state*", "best.*", "mined-*.npy", "run.json", "run.png")
@@ -109,6 +112,46 @@ def run(job: Job, schedule: Schedule, steps: int, folder: Path, world: World, pr
     return reached
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What the training of an adapter starts with."""
+
+    settings: Settings
+    world: World
+    folder: Path
+    """Of the run's own files."""
+    learner: Learner
+    told: Progress
+    """Silent but in the first process."""
+
+
+def open_run(settings: Settings, progress: Progress) -> Opened:
+    """Open the checkpoint; TrainingError for what can't be trained, resumed, or written over."""
+    world = World()
+    folder = run_folder(settings.out, settings.schedule.resume)
+    learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
+    return Opened(settings, world, folder, learner, progress if world.first else silent)
+
+
+def run_adapter(
+    opened: Opened, train: Pairs | Lessons, held: Pairs | Lessons, masters: Masters, lr: float, steps: int,
+    step: Callable[[int], Scores], validate: Callable[[], Scores], goal: Callable[[Scores], float],
+    save: Callable[[], None] | None = None,
+) -> AdapterReport:  # fmt: skip
+    """Train on one source, validate on another, and write the adapter; `save` writes it, by default the LoRA."""
+    settings, learner, world = opened.settings, opened.learner, opened.world
+    facts = {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)}
+    job = Job(step, validate, goal, masters, lr, identity(settings, steps) | facts)
+
+    def save_learned() -> None:
+        save_lora(learner.adapted, masters.weights(), settings.out)
+
+    return adapt(
+        job, settings.out, opened.folder, settings.schedule, steps, world, opened.told, save or save_learned,
+        train.refused,
+    )  # fmt: skip
+
+
 def adapt(
     job: Job, out: Path, folder: Path, schedule: Schedule, steps: int, world: World, progress: Progress,
     save: Callable[[], None], refused: dict[str, int],
@@ -131,7 +174,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"can't write to {folder} ({' '.join(str(error).split())}); make room there or name another folder; "
+            f"can't write to {folder} ({one_line(error)}); make room there or name another folder; "
             "--resume goes on from the last saved state"
         ) from None
 
@@ -145,7 +188,7 @@ def reading(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise TrainingError(
-            f"the state in {folder} is damaged ({' '.join(str(error).split())}); move the folder away and start anew"
+            f"the state in {folder} is damaged ({one_line(error)}); move the folder away and start anew"
         ) from None
 
 
@@ -252,7 +295,7 @@ def finite(value: float) -> float:
     return value
 
 
-def identity(settings: RetrieverSettings | GpsSettings | RerankerSettings, steps: int) -> dict[str, Any]:
+def identity(settings: Settings, steps: int) -> dict[str, Any]:
     """What must be equal for a continued run to be the same run: every setting but places, threads and chunks."""
     plain: dict[str, Any] = to_plain(settings)
     for name in ("out", "checkpoint", "retriever"):
