@@ -11,13 +11,21 @@ from edgegeo.schema import SchemaFault, parse
 DIALECTS = {"cpu": "ort", "tensorrt": "trt", "tensorrt-modern": "trt-modern"}
 """Target -> the operators of its graphs: onnxruntime's contrib operators, or standard ones, of opset 20 for TensorRT
 10.3 to 11 (JetPack 6 on), of opset 23 for 10.15 to 11 (JetPack 7.2 on)."""
-PRECISIONS = ("fp32", "fp16", "bf16", "int8-blocks", "int8", "nf4", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8-blocks", "int8", "nf4", "int4", "int3", "int2")
 """From the finest to the coarsest."""
+BLOCKS = ("int8-blocks", "int4", "int3", "int2")
+"""Those whose codes share a scale a block, which `Recipe.rounding` chooses."""
 EXPLICIT = ("fp32", "fp16", "int8", "int4")
 """Those that the standard operators of the tensorrt target have."""
-BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8-blocks": 1.0, "int8": 1.0, "nf4": 0.5, "int4": 0.5}
+BYTES = {
+    "fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8-blocks": 1.0, "int8": 1.0, "nf4": 0.5, "int4": 0.5, "int3": 0.375,
+    "int2": 0.25,
+}  # fmt: skip
 """Of one weight, without scales."""
-SESSION = {"fp32": 1.2, "fp16": 2.2, "bf16": 2.2, "int8-blocks": 1.6, "int8": 1.1, "nf4": 1.1, "int4": 1.7}
+SESSION = {
+    "fp32": 1.2, "fp16": 2.2, "bf16": 2.2, "int8-blocks": 1.6, "int8": 1.1, "nf4": 1.1, "int4": 1.7, "int3": 2.2,
+    "int2": 2.9,
+}  # fmt: skip
 """Memory of an open session by bytes of its weights: kernels keep packed copies (benchmarks/results/real_size.md)."""
 ROUNDINGS = ("nearest", "hqq", "gptq")
 """How weights become codes of a block (edgegeo/export/rounding/); gptq needs a calibration."""
@@ -76,15 +84,15 @@ class Recipe:
     ranges: str = "mse"
     """Of static activations: "mse", "minmax", "percentile" or "entropy"."""
     rounding: str = "nearest"
-    """int4 and int8-blocks only: "nearest", "hqq", or "gptq" (with recorded activations)."""
+    """Blocks (int8-blocks, int4, int3, int2) only: "nearest", "hqq", or "gptq" (with recorded activations)."""
     smooth: float = 0.0
     """Share of the activations' outliers that equalisation moves into the weights (SmoothQuant's alpha); 0: none."""
     kv: str = "fp32"
     """Storage of the KV cache on the cpu target: "fp32", "fp16", or "int8" (calibrated, onnxruntime >= 1.31)."""
     block_size: int = 32
-    """int4, int8-blocks and nf4 only: weights that share one scale."""
+    """Blocks and nf4 only: weights that share one scale."""
     accuracy_level: int = 4
-    """int4 and int8-blocks only: MatMulNBits accumulation, 4 = int8 activations (fastest), 1 = fp32 (safest)."""
+    """Blocks only: MatMulNBits accumulation, 4 = int8 activations (fastest), 1 = fp32 (safest)."""
     image: TokenBudget = TokenBudget()
     """What the model sees of a picture."""
     layers: dict[str, str] = field(default_factory=dict)
@@ -135,7 +143,7 @@ class Recipe:
     def calibrated(self) -> bool:
         """Whether it asks for recorded activations."""
         static = {self.vision_activations, self.trunk_activations, self.head_activations}
-        blocks = self.precisions & {"int4", "int8-blocks"}
+        blocks = self.precisions & set(BLOCKS)
         return (
             ("int8" in self.precisions and "static" in static)
             or (self.rounding == "gptq" and bool(blocks))
@@ -168,7 +176,7 @@ def preset(precision: str, target: str = "cpu") -> Recipe:
     recipe = Recipe(name=name, target=target, vision=precision, trunk=precision, head=precision, block_size=block_size)
     if precision == "fp32":
         return recipe
-    if precision in ("int8-blocks", "nf4", "int4"):
+    if precision in (*BLOCKS, "nf4"):
         # The vision tower stays at 8 bits: MatMulNBits is slower than int8 on its long sequences (benchmarks/).
         return replace(recipe, vision="int8", embeddings="fp16")
     return replace(recipe, embeddings="fp16")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_presets() -> None:
     assert {preset(p).trunk for p in PRECISIONS} == set(PRECISIONS)
-    with pytest.raises(InputError, match="fp32, fp16, bf16, int8-blocks, int8, nf4, int4"):
+    with pytest.raises(InputError, match="fp32, fp16, bf16, int8-blocks, int8, nf4, int4, int3, int2"):
         preset("int7")
 
 

@@ -6,11 +6,14 @@
 4. Confirmation: the mix found is scored on as many other validation places, because a minimum over several noisy
    scores is lucky; while it fails there, more steps are taken. Test places are never looked at.
 
-Every score is compared with the fp32 graphs place by place (matched pairs, Agresti and Min 2005).
+Every score is compared with the fp32 graphs place by place (matched pairs, Agresti and Min 2005). Components of one
+kind are a base with other adapters, so that what is found for the judged one is done to its siblings too, and every
+byte counts as often as there are siblings: the bundle is what should be small.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,22 +50,34 @@ from edgegeo.schema import to_plain
 
 __all__ = ["Budget", "Change", "Found", "Search", "Trial", "open_search"]
 
-GROUPS = 64
-"""Groups that a sensitivity pass measures at most."""
-PROBES = 16
-"""Places that errors are measured on: embeddings are continuous, so that few suffice to rank."""
-WORST, WORST_PLACES = 5, 500
-"""Groups whose effect alone is also scored on the task, and on how many places."""
+WORST_PLACES = 500
+"""Places that the groups with the largest errors are scored on, each alone."""
 CONFIRMATIONS = 4
 LEAST_SCORE = 0.05
 """A model that finds less than this with fp32 graphs loses nothing that could be measured."""
 TIMING_SECONDS = 20.0
 SAME = 0.9995
 """Least mean cosine of the written graphs with what was measured."""
-SESSIONS = 3.5
+SESSIONS = 4.5
 """Memory of a search by the bytes of its float32 weights: fp32 and switched graphs, each with packed copies."""
 
 Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How closely a search looks."""
+
+    groups: int = 64
+    """Groups that a sensitivity pass measures at most."""
+    probes: int = 16
+    """Places that errors are measured on: embeddings are continuous, so that few suffice to rank."""
+    worst: int = 5
+    """Groups whose effect alone is also scored on the task."""
+
+
+LARGE, LARGE_MB = Effort(groups=32, probes=4, worst=2), 256
+"""Of models of more float32 weights than these, whose sensitivity pass would take hours."""
 
 
 class Search:
@@ -71,14 +86,20 @@ class Search:
     def __init__(
         self, judge: Judge, model: SwitchedModel, exact: Model, recipe: Recipe, budget: Budget,
         scenes: Sequence[Scene], progress: Progress, journal: Journal | None = None,
+        siblings: Mapping[str, int] | None = None, effort: Effort = Effort(),
     ) -> None:  # fmt: skip
-        """scenes: twice the budget's places; the first half is searched on. journal: of what was measured before."""
+        """scenes: twice the budget's places; the first half is searched on. journal: of what was measured before.
+        siblings: kind of component -> how many of it the bundle has; one of each where nothing is said.
+        """
         self.judge, self.model, self.exact, self.recipe, self.budget = judge, model, exact, recipe, budget
         half = len(scenes) // 2
         self.scenes = {"search": tuple(scenes[:half]), "confirm": tuple(scenes[half:])}
         self.progress, self.journal = progress, journal or Journal()
-        ladders = model.ladders
-        self.sizes = {f"{part}.{layer}": dict(sizes) for part in ladders for layer, sizes in ladders[part].items()}
+        self.siblings, self.effort = siblings or {}, effort
+        self.sizes = {
+            f"{part}.{layer}": {one: self.siblings.get(kind_of(part), 1) * size for one, size in sizes.items()}
+            for part, layers in model.ladders.items() for layer, sizes in layers.items()
+        }  # fmt: skip
         self.cache = ImageCache()
         self.references: dict[tuple[str, int], dict[str, NDArray[np.float64]]] = {}
 
@@ -91,23 +112,22 @@ class Search:
         """The mix. VerificationError with the nearest miss where there is none; InputError where the fp32 model can't
         do the task either."""
         self._check_reference()
-        groups = group_matrices(self.sizes, GROUPS)
+        groups = group_matrices(self.sizes, self.effort.groups)
         effects = self._effects(groups)
         steps = order_steps(groups, effects)
         trials: dict[int, Trial] = {}
         confirmed = self._confirmed(steps, self._least(steps, trials), trials)
         chosen = trials[confirmed.steps]
-        # The first pattern counts, so that what was raised stands before what the recipe says of it.
-        rest = {pattern: one for pattern, one in self.recipe.layers.items() if pattern not in chosen.mix}
+        recipe = replace(self.recipe, layers=self._layers(chosen.mix))
         return Found(
-            self.budget, self.judge.name, self.judge.role, replace(self.recipe, layers=chosen.mix | rest), groups,
-            effects, self._worst(groups, effects), self._curve(trials, steps), chosen, confirmed,
+            self.budget, self.judge.name, self.judge.role, recipe, groups, effects, self._worst(groups, effects),
+            self._curve(trials, steps), chosen, confirmed,
             threads=self.model.threads,
         )  # fmt: skip
 
     def check(self, made: Bundle, found: Found) -> None:
         """VerificationError unless a written bundle computes what was scored; ends the journal."""
-        scenes = self.scenes["confirm"][:PROBES]
+        scenes = self.scenes["confirm"][: self.effort.probes]
         self.model.mix(found.chosen.mix)
         wanted = self.judge.probe(self.model, scenes, ImageCache())
         got = self.judge.probe(Model(made), scenes, ImageCache())
@@ -136,7 +156,7 @@ class Search:
         return self.references[which, count]
 
     def _effects(self, groups: Sequence[Group]) -> tuple[Effect, ...]:
-        scenes = self.scenes["search"][:PROBES]
+        scenes = self.scenes["search"][: self.effort.probes]
 
         def outputs(mix: Mapping[str, str]) -> list[NDArray[np.float32]]:
             self.model.mix(mix)
@@ -216,7 +236,7 @@ class Search:
         base = [one for one in effects if one.precision == next(iter(known[one.group].sizes))]
         finest = {layer: list(sizes)[-1] for layer, sizes in self.sizes.items()}
         out = {}
-        for one in sorted(base, key=lambda one: -one.error)[:WORST]:
+        for one in sorted(base, key=lambda one: -one.error)[: self.effort.worst]:
             mix = finest | dict.fromkeys(known[one.group].layers, one.precision)
             out[one.group] = self._score(f"{one.group} alone", mix, "search", 0, WORST_PLACES).changes
         return out
@@ -258,6 +278,18 @@ class Search:
             "written; allow more with --max-drop, or start from a finer precision"
         )
 
+    def _layers(self, mix: Mapping[str, str]) -> dict[str, str]:
+        """A recipe's [layers] of a mix. The first pattern counts, so that what was raised stands before what the recipe
+        says of it, and what siblings follow behind."""
+        rest = {pattern: one for pattern, one in self.recipe.layers.items() if pattern not in mix}
+        alike = {self._pattern(layer): one for layer, one in mix.items()}
+        return dict(mix) | rest | alike if rest else alike
+
+    def _pattern(self, layer: str) -> str:
+        part, _, name = layer.partition(".")
+        kind = kind_of(part)
+        return f"{kind}*.{name}" if self.siblings.get(kind, 1) > 1 else layer
+
     def _named(self, stage: str) -> Progress:
         return lambda inner, done, total: self.progress(stage, done, total)
 
@@ -272,7 +304,7 @@ def open_search(
     DeviceError where they would not fit into memory.
     """
     judge = judge_of(tuple(source.roles), budget.agreement)
-    _check_memory(plan, judge.role)
+    effort = LARGE if _check_memory(plan, judge.role) > LARGE_MB else Effort()
     board = _open_board(source, recipe, plan, ranges, folder, judge.role)
     # Calibration saw the first ones.
     first = recipe.calibration_samples
@@ -283,10 +315,17 @@ def open_search(
         "tools": pack.tool_versions(),
     }  # fmt: skip
     known = Journal(folder.parent.with_name(f".{source.name}-{recipe.name}.budget.jsonl"), facts)
-    return Search(judge, board, Model(exact), recipe, budget, scenes, progress, known)
+    siblings = Counter(part.kind for part in plan.parts.values())
+    return Search(judge, board, Model(exact), recipe, budget, scenes, progress, known, siblings, effort)
 
 
-def _check_memory(plan: Layout, role: str) -> None:
+def kind_of(component: str) -> str:
+    """Kind of a component by its name, of which `layout` makes "trunk" and "trunk_embed"."""
+    return component.partition("_")[0]
+
+
+def _check_memory(plan: Layout, role: str) -> float:
+    """Megabytes of a role's float32 weights; DeviceError where a search of them would not fit."""
     names = set(plan.roles[role].values())
     exact = sum(stored_bytes(module(p.kind, p.modules), "fp32", 32) for n, p in plan.parts.items() if n in names)
     needed, free = SESSIONS * exact / 2**20, available_mb()
@@ -295,6 +334,7 @@ def _check_memory(plan: Layout, role: str) -> None:
             f"a budget is judged with fp32 graphs beside those of every precision: about {needed / 1024:.1f} GiB of "
             f"memory, {free / 1024:.1f} GiB are free; name the layers to keep in a recipe, [layers], without --max-drop"
         )
+    return exact / 2**20
 
 
 def _open_board(
@@ -305,7 +345,7 @@ def _open_board(
     written, ladders = {}, {}
     for name in dict.fromkeys(plan.roles[role].values()):
         written[name], ladders[name] = write_switched(plan.parts[name], recipe, folder, ranges)
-    pack.write_arrays(source, recipe, folder)
+    pack.write_arrays(source, recipe, folder, ranges)
     pack.copy_files(source, folder)
     manifest = pack.manifest(source, recipe, plan, written, {})
     manifest = replace(manifest, roles=Roles(**{role: getattr(manifest.roles, role)}))

@@ -75,8 +75,9 @@ def _summary(document: Mapping[str, Any]) -> str:
         f"lost against the fp32 graphs; {escape(metric_name(worst['metric']))} loses most, "
         f"{drop_text(worst['drop_points'])} points on {places:,} validation places that the search did not see: "
         f"{proof}.</p><p>{len(document['kept'])} of {document['matrices']} matrices of {escape(components)} are kept "
-        "finer than the recipe asks. Drops are paired place by place, brackets are 95 % intervals. Other "
-        "components are stored as the recipe says, and the budget does not look at them.</p>"
+        "finer than the recipe asks. Drops are paired place by place, brackets are 95 % intervals. The same "
+        "matrices of components with another adapter of that base are stored alike; what their roles lose is in the "
+        "accuracy card.</p>"
     )
 
 
@@ -171,7 +172,7 @@ def _sensitivity(document: Mapping[str, Any]) -> str:
 
 
 def _kept(document: Mapping[str, Any]) -> str:
-    kept = "\n".join(f'"{layer}" = "{precision}"' for layer, precision in document["kept"].items())
+    kept = "\n".join(f'"{layer}" = "{stored}"' for layer, stored in document["recipe"]["layers"].items())
     said = (
         f"<pre><code>[layers]\n{escape(kept)}</code></pre>" if kept else "<p>None: the recipe keeps to the budget.</p>"
     )

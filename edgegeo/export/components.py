@@ -22,6 +22,7 @@ from edgegeo.recipe import DIALECTS, PRECISIONS, Recipe
 STEMS = {"vision": "vision_encoder", "trunk": "decoder_model_merged", "head": "lm_head", "text": "text_model"}
 SUFFIXES = {
     "fp32": "", "fp16": "_fp16", "bf16": "_bf16", "int8": "_int8", "int8-blocks": "_q8", "int4": "_q4", "nf4": "_bnb4",
+    "int3": "_q3", "int2": "_q2",
 }  # fmt: skip
 """File names as in Hugging Face repositories of ONNX multimodal models."""
 

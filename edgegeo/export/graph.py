@@ -102,10 +102,13 @@ class Graph:
         self.factors: Mapping[str, NDArray[np.float32]] = _FACTORS.get() or {}
         """Tensor -> what it is divided by, see `divided_by`."""
         self._divided: set[str] = set()
+        self._local: list[str] | None = None
+        """Weights of the branch that is being added; None outside of any."""
         self._suffix = ""
         """Behind the names of what a branch adds, where it asked for one."""
         self.layer_inputs: dict[str, str] = {}
         """Linear layer -> the tensor it multiplies; calibration reads these."""
+        self._functions: dict[str, Any] = {}
         self.ladders: dict[str, dict[str, int]] = {}
         """Linear layer -> bytes of its weights at each precision that it can be switched to (`switched_linear`)."""
 
@@ -120,7 +123,10 @@ class Graph:
 
     def weight(self, name: str, value: NDArray[Any]) -> str:
         """Add an initialiser; the same name twice is a programming error. The value must not change afterwards."""
-        return self._add(name + self._suffix, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value)
+        added = self._add(name + self._suffix, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value)
+        if self._local is not None:
+            self._local.append(added)
+        return added
 
     def weight_int4(self, name: str, packed: NDArray[np.uint8], dims: Sequence[int]) -> str:
         """Add a signed 4-bit initialiser of shape `dims`: two values a byte in row order, the first in the low half."""
@@ -170,20 +176,39 @@ class Graph:
         self._standing.add(names[0])
         return names
 
+    def call(self, function: Any, inputs: Sequence[str], output: str) -> str:
+        """Append a call of an onnx FunctionProto with one output, which the model then carries once."""
+        self._functions[function.name] = function
+        return self.node(function.name, inputs, output, function.domain)
+
     def branch(self, name: str, emit: Callable[[], str], suffix: str = "") -> Any:
         """A branch for an If node: the nodes that `emit` appends, ending in the float32 tensor it returns.
 
-        It sees every tensor of the graph around it, which also keeps its weights. suffix: behind the names of all it
-        adds, so that two branches may hold one layer.
+        It sees every tensor of the graph around it, and holds its own weights: onnxruntime packs those of a branch
+        within a branch for its kernels only there. suffix: behind the names of all it adds, so that two branches may
+        hold one layer.
         """
+        outside, self._local = self._local, []
         around, self._nodes = self._nodes, []
         outer, self._suffix = self._suffix, suffix
         seen, self._standing = self._standing, set(self._standing)
         try:
             result = emit()
-            return helper.make_graph(self._nodes, name, [], [helper.make_tensor_value_info(result, FLOAT, None)])
+            outputs = [helper.make_tensor_value_info(result, FLOAT, None)]
+            return helper.make_graph(self._nodes, name, [], outputs, self._take_local())
         finally:
+            self._local = outside
             self._nodes, self._suffix, self._standing = around, outer, seen
+
+    def _take_local(self) -> list[Any]:
+        """The weights of a branch, which leave the graph's own; make_graph copies them, so they have to be complete."""
+        names = self._local or []
+        if self._target is not None:
+            self._write_waiting()
+        for name in names:
+            if name in self._waiting:
+                self._weights[name].raw_data = self._waiting.pop(name).tobytes()
+        return [self._weights.pop(name) for name in names]
 
     @property
     def weight_bytes(self) -> int:
@@ -257,11 +282,15 @@ class Graph:
     def _proto(self) -> Any:
         """Without machine, date or tool stamps."""
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, list(self._weights.values()))
+        functions = list(self._functions.values())
         opsets = [helper.make_opsetid("", self._opset)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted({one.domain for one in functions})]
         if self.dialect == "ort":
             opsets.append(helper.make_opsetid(MICROSOFT, 1))
         version = IR_VERSIONS[self._opset]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="edgegeo")
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=version, producer_name="edgegeo", functions=functions
+        )
 
 
 def _pieces(value: NDArray[Any]) -> Iterator[memoryview]:

@@ -11,6 +11,7 @@ For onnxruntime on CPU (dialect "ort"):
 | int8, static | int8, one scale a column | QuantizeLinear with a calibrated range, MatMulIntegerToFloat |
 | int8-blocks | 8 bits, one scale a block | MatMulNBits |
 | int4 | 4 bits, one scale a block, by `Rounder` | MatMulNBits |
+| int3, int2 | 3 or 2 bits, one scale a block, by `Rounder` | widened to 4 bits when the session opens, MatMulNBits: for disk and download, speed and memory are int4's |
 | nf4 | 4 bits of NormalFloat (QLoRA, arXiv 2305.14314), one scale a block | MatMulBnb4: widens its weights at every call, 9 times slower than fp32 at decoding (onnxruntime 1.31): for checkpoints trained on nf4, to run just those weights |
 
 Activations are uint8 and weights int8 because x86 has VNNI kernels for just that pair: signed activations
@@ -28,12 +29,13 @@ from numpy.typing import NDArray
 
 from edgegeo.calibration import LayerStatistics
 from edgegeo.export.graph import MICROSOFT, Graph
-from edgegeo.export.rounding import Packed, Rounder, quantise_blocks, quantise_columns, unpacked
+from edgegeo.export.rounding import Packed, Rounder, narrowed_codes, quantise_blocks, quantise_columns, unpacked
+from edgegeo.export.widening import widened
 from edgegeo.recipe import precision_of
 
 Array = NDArray[np.float32]
 
-BITS = {"int4": 4, "int8-blocks": 8}
+BITS = {"int2": 2, "int3": 3, "int4": 4, "int8-blocks": 8}
 NF4 = 1
 """MatMulBnb4's number of the data type."""
 
@@ -62,6 +64,9 @@ class Storage:
     """Storage of a decoder's KV cache, `Recipe.kv`."""
     ladder: tuple[str, ...] = ()
     """Finer precisions that a layer can be switched to while the graph runs, for measuring (`switched_linear`)."""
+
+    wide: bool = False
+    """Whether codes below 4 bits are stored widened, for graphs that onnxruntime can't fold (`switched_linear`)."""
 
     def rounder(self, name: str, x: str) -> Rounder:
         """How the matrix of a layer, which multiplies the tensor x, is rounded to blocks."""
@@ -172,18 +177,18 @@ def _blocks(
 ) -> str:  # fmt: skip
     k, n = weight.shape
     packed: Packed = quantise_blocks(weight, storage.block_size, storage.rounder(name, x), bits)
-    tag = "q4" if bits == 4 else "q8"
-    inputs = [
-        x, graph.weight(f"{name}.weight_{tag}", packed.codes),
-        graph.weight(f"{name}.weight_scale", packed.scales.reshape(-1)),
-    ]  # fmt: skip
+    if bits < 4 and not storage.wide:
+        codes = widened(graph, narrowed_codes(packed.codes, bits), packed.codes.shape, bits, name)
+    else:
+        codes = graph.weight(f"{name}.weight_q{max(bits, 4)}", packed.codes)
+    inputs = [x, codes, graph.weight(f"{name}.weight_scale", packed.scales.reshape(-1))]
     if packed.zeros is not None:
         inputs.append(graph.weight(f"{name}.weight_zero_point", packed.zeros.reshape(-1)))
     if bias is not None:
         inputs += [*([""] * (5 - len(inputs))), graph.weight(f"{name}.bias", bias)]
     return graph.node(
         "MatMulNBits", inputs, name, MICROSOFT,
-        K=k, N=n, bits=bits, block_size=storage.block_size, accuracy_level=storage.accuracy_level,
+        K=k, N=n, bits=max(bits, 4), block_size=storage.block_size, accuracy_level=storage.accuracy_level,
     )  # fmt: skip
 
 

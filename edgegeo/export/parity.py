@@ -25,9 +25,13 @@ GREY_LEVELS = 1.0
 """Largest difference of a pixel from the Hugging Face processor, in grey levels."""
 COSINE = {
     "fp32": 0.9999, "fp16": 0.9999, "bf16": 0.999, "int8-blocks": 0.98, "int8": 0.97, "nf4": 0.85, "int4": 0.85,
+    "int3": 0.5, "int2": 0.1,
 }  # fmt: skip
 """Smallest mean cosine with transformers. Quantised limits only catch a broken graph: accuracy is judged on places."""
-MARGIN = {"fp32": 0.02, "fp16": 0.05, "bf16": 0.2, "int8-blocks": 1.0, "int8": 1.0, "nf4": 2.5, "int4": 2.5}
+MARGIN = {
+    "fp32": 0.02, "fp16": 0.05, "bf16": 0.2, "int8-blocks": 1.0, "int8": 1.0, "nf4": 2.5, "int4": 2.5, "int3": 5.0,
+    "int2": 10.0,
+}  # fmt: skip
 """Largest mean difference of a yes/no margin, in nats."""
 TOKENS: dict[str, float | None] = {"fp32": 1.0, "fp16": 0.95} | dict.fromkeys(PRECISIONS[2:])
 """Smallest share of equal greedy tokens. A quantised model may write another digit: kilometres judge that, not this."""

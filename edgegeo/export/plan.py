@@ -5,7 +5,7 @@ from typing import Any
 
 from edgegeo.export.components import layout, module, precision
 from edgegeo.export.source import Source
-from edgegeo.recipe import BYTES, Recipe
+from edgegeo.recipe import BLOCKS, BYTES, Recipe
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ def stored_bytes(part: Any, precision: str, block: int) -> float:
         if isinstance(layer, torch.nn.Linear):
             rows, columns = layer.weight.shape
             blocks = 4 * rows * -(-columns // block)
-            scales = {"int8": 4 * rows, "int4": blocks, "int8-blocks": blocks, "nf4": blocks}.get(precision, 0)
+            scales = {"int8": 4 * rows, "nf4": blocks, **dict.fromkeys(BLOCKS, blocks)}.get(precision, 0)
             total += layer.weight.numel() * (BYTES[precision] - 4.0) + scales
     return total

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edgegeo.drawer import read, toml_files
 from edgegeo.errors import DeviceError
+from edgegeo.recipe import BLOCKS
 
 THIS = "this"
 
@@ -41,12 +42,11 @@ class Device:
     def peak(self, precision: str) -> float:
         """Operations a second on weights stored so; the fastest way there is, so that the time is a lower bound.
 
-        A CPU multiplies 4-bit weights by 8-bit activations and 16-bit weights in float32; a GPU widens 4 bits to 16.
+        A CPU multiplies weights of 8 bits and fewer by 8-bit activations, others in float32; a GPU widens blocks to 16.
         """
         if self.kind == "cpu":
-            return 1e12 * (self.int8_tops if precision in ("int8", "int4") else self.fp32_tflops)
-        rates = {"int8": self.int8_tops, "int4": self.fp16_tflops, "fp16": self.fp16_tflops, "fp32": self.fp32_tflops}
-        return 1e12 * rates[precision]
+            return 1e12 * (self.int8_tops if precision in ("int8", *BLOCKS) else self.fp32_tflops)
+        return 1e12 * {"int8": self.int8_tops, "fp32": self.fp32_tflops}.get(precision, self.fp16_tflops)
 
 
 def profiles() -> dict[str, Path]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgegeo.field.shape import Shape
-from edgegeo.recipe import BYTES
+from edgegeo.recipe import BLOCKS, BYTES
 
 SCALE_BYTES = 4
 
@@ -53,13 +53,13 @@ class Precisions:
     text: str
     head: str
     block: int = 32
-    """int4, int8-blocks, nf4: weights that share one scale."""
+    """Blocks and nf4: weights that share one scale."""
     cache: str = "fp32"
     """Storage of the KV cache on a CPU."""
 
     def size(self, weights: int, stored: str) -> float:
         """Bytes of matrices; scales of int8 are too few to count."""
-        scales = SCALE_BYTES / self.block if stored in ("int4", "int8-blocks", "nf4") else 0.0
+        scales = SCALE_BYTES / self.block if stored in (*BLOCKS, "nf4") else 0.0
         return weights * (BYTES[stored] + scales)
 
 

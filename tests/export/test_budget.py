@@ -18,7 +18,7 @@ from edgegeo.export.journal import Journal
 from edgegeo.export.judge import Judge
 from edgegeo.export.pipeline import export_source
 from edgegeo.export.source import Source
-from edgegeo.recipe import preset
+from edgegeo.recipe import Recipe, preset
 from edgegeo.runtime import Embedder, Model
 
 PLACES = 400
@@ -67,12 +67,14 @@ def judge(unlucky: int = 0, floor: int = 0, right: float = 0.9, least: int = 7) 
     return Judge("Recall@1", "embed", outcomes, probe)
 
 
-def search(budget: Budget, one: Judge | None = None, journal: Path | None = None) -> Search:
+def search(
+    budget: Budget, one: Judge | None = None, journal: Path | None = None, siblings: dict[str, int] | None = None
+) -> Search:
     scenes = [Scene(str(i), 0.0, 0.0, "", b"", b"") for i in range(2 * PLACES)]
     board: Any = Board()
     exact: Any = object()
     known = Journal(journal, {})
-    return Search(one or judge(), board, exact, preset("int4"), budget, scenes, lambda *_: None, known)
+    return Search(one or judge(), board, exact, preset("int4"), budget, scenes, lambda *_: None, known, siblings)
 
 
 def test_the_recipe_itself_is_kept_where_it_suffices() -> None:
@@ -147,6 +149,17 @@ def test_what_is_raised_stands_before_what_the_recipe_says() -> None:
     assert list(layers.items()) == [("trunk.a", "int8"), ("trunk.b", "int8"), ("trunk.*", "int4")]
 
 
+def test_components_of_one_base_are_stored_alike_and_all_of_them_count() -> None:
+    found = search(Budget(3.0, PLACES), siblings={"trunk": 3, "head": 1}).find()
+    assert found.chosen.mix == {"trunk.a": "int8", "trunk.b": "int8"}
+    assert found.chosen.matrix_bytes == 3 * 300
+    assert found.recipe.layers == {"trunk*.a": "int8", "trunk*.b": "int8"}
+    named = search(Budget(3.0, PLACES), siblings={"trunk": 3})
+    named.recipe = replace(named.recipe, layers={"trunk_generate.b": "fp16"})
+    # What the recipe says of a sibling stands before what it would follow.
+    assert list(named.find().recipe.layers) == ["trunk.a", "trunk.b", "trunk_generate.b", "trunk*.a", "trunk*.b"]
+
+
 def test_the_last_confirmation_takes_every_step() -> None:
     """Other places lose 3 more to whatever is not at its finest."""
     found = search(Budget(0.5, PLACES), judge(unlucky=3, least=0)).find()
@@ -206,6 +219,25 @@ def test_a_bundle_holds_its_report(source: Source, tmp_path: Path) -> None:
     assert Embedder(Model(bundle, 1)).texts(["a field"]).shape == (1, 64)
 
 
+def test_what_is_written_is_the_mix_that_was_found(source: Source, tmp_path: Path) -> None:
+    """From two bits with GPTQ: the mix has several precisions, its siblings have them too, and the search's own check
+    has compared the written graphs with the switched ones."""
+    recipe = Recipe("few", vision="int2", trunk="int2", head="int4", rounding="gptq", block_size=16)
+    recipe = replace(recipe, calibration_samples=8)
+    said = export_source(source, recipe, tmp_path / "out", 0, budget=Budget(20.0, 12, agreement=True)).quantisation
+    assert said is not None
+    mixed = said["recipe"]["layers"]
+    assert mixed
+    assert all(name.startswith(("vision*.", "trunk*.")) for name in mixed)
+    bundle = open_bundle(tmp_path / "out")
+    for kind in ("vision", "trunk"):
+        alike = [one for one in bundle.manifest.components.values() if one.kind == kind]
+        assert len(alike) > 1
+        assert all((one.precision, one.layers) == (alike[0].precision, alike[0].layers) for one in alike)
+    chosen = next(one for one in said["curve"] if one["chosen"])
+    assert chosen["bytes"] == pytest.approx(bundle.bytes, rel=0.1)
+
+
 def test_the_page_escapes_names() -> None:
     found = search(Budget(3.0, PLACES)).find()
     change = {
@@ -216,7 +248,8 @@ def test_the_page_escapes_names() -> None:
            "threads": 1}  # fmt: skip
     page = render_page({
         "bundle": "<script>", "judged_by": "Recall@1", "judged_components": ["vision"], "max_drop_points": 1.0,
-        "proven": False, "matrices": 2, "kept": {"<u>": "int8"}, "confirmed": {"places": 3, "changes": [change]},
+        "proven": False, "matrices": 2, "kept": {"<u>": "int8"}, "recipe": {"layers": {"<u>": "int8"}},
+        "confirmed": {"places": 3, "changes": [change]},
         "test": None, "curve": [row], "sensitivity": [],
     })  # fmt: skip
     assert not any(tag in page for tag in ("<script>", "<b>", "<i>", "<u>"))

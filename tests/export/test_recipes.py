@@ -38,7 +38,7 @@ def test_calibration_manifest_is_that_of_the_planet() -> None:
     check_samples(manifest, planet_scenes(manifest.count, "validation", manifest.seed))
 
 
-@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int8-blocks", "nf4"])
+@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int8-blocks", "nf4", "int3", "int2"])
 def test_plan_tells_the_size_that_is_written(source: Source, tmp_path: Path, name: str) -> None:
     recipe = preset(name)
     planned = {one.name: one for one in plan(source, recipe)}

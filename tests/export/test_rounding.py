@@ -1,5 +1,6 @@
 """GPTQ, HQQ and rounding to nearest: packing, sizes, and which of them keeps a matrix's products best."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from edgegeo.errors import InputError
 from edgegeo.export.graph import FLOAT, Graph
-from edgegeo.export.linear import Storage, linear
-from edgegeo.export.rounding import Rounder, quantise_blocks, quantise_grid, unpacked
+from edgegeo.export.linear import BITS, Storage, linear
+from edgegeo.export.rounding import Rounder, narrowed_codes, quantise_blocks, quantise_grid, unpacked, widening_tables
 
 K, N = 192, 48
 RNG = np.random.default_rng(0)
@@ -36,7 +37,7 @@ def lost(stored: np.ndarray, rows: np.ndarray) -> float:
     return float(np.linalg.norm(rows @ stored - rows @ WEIGHT) / np.linalg.norm(rows @ WEIGHT))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_gptq_halves_the_error_on_other_rows_at_the_same_size(bits: int) -> None:
     plain = quantise_blocks(WEIGHT, 32, None, bits)
     turned = quantise_blocks(WEIGHT, 32, Rounder("gptq", Seen(activations(2000))), bits)  # type: ignore[arg-type]
@@ -91,16 +92,48 @@ def test_what_is_unpacked_is_what_onnxruntime_multiplies() -> None:
     rows = activations(7)
     bias = RNG.normal(size=N).astype(np.float32)
     seen: Any = {"layer": Seen(activations(300))}
-    for precision, rounding in (("int4", "gptq"), ("int4", "hqq"), ("int8-blocks", "nearest"), ("int8-blocks", "hqq")):
+    for precision, rounding in (
+        ("int4", "gptq"), ("int4", "hqq"), ("int8-blocks", "nearest"), ("int8-blocks", "hqq"), ("int3", "nearest"),
+        ("int3", "hqq"), ("int2", "gptq"), ("int2", "hqq"),
+    ):  # fmt: skip
         graph = Graph("one")
         x = graph.input("x", FLOAT, ["n", K])
         storage = Storage(precision, 32, 1, rounding=rounding, statistics=seen)
         linear(graph, x, WEIGHT, bias, "layer", storage)
         graph.output("layer", FLOAT, ["n", N])
         session = ort.InferenceSession(graph.model().SerializeToString(), providers=["CPUExecutionProvider"])
-        bits = 4 if precision == "int4" else 8
+        bits = BITS[precision]
         expected = rows @ unpacked(quantise_blocks(WEIGHT, 32, storage.rounder("layer", "x"), bits), K, bits) + bias
         np.testing.assert_allclose(session.run(None, {"x": rows})[0], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(2, 0.40), (3, 0.20)])
+def test_codes_below_four_bits_take_their_bits_and_come_back(bits: int, bound: float) -> None:
+    packed = quantise_blocks(WEIGHT, 64, None, bits)
+    planes = narrowed_codes(packed.codes, bits)
+    assert sum(plane.nbytes for plane in planes) == WEIGHT.size * bits // 8
+    found = np.zeros_like(packed.codes)
+    for plane, table in zip(planes, widening_tables(bits), strict=True):
+        found |= table[plane].reshape(found.shape)
+    np.testing.assert_array_equal(found, packed.codes)
+    stored = unpacked(packed, K, bits)
+    assert len(np.unique(packed.codes & 15)) == 2**bits
+    assert np.linalg.norm(stored - WEIGHT) < bound * np.linalg.norm(WEIGHT)
+
+
+def test_codes_below_four_bits_are_widened_when_the_session_opens(tmp_path: Path) -> None:
+    """Not at every call: what onnxruntime keeps is one MatMulNBits on constants, as of four bits."""
+    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    graph = Graph("two")
+    x = graph.input("x", FLOAT, ["n", K])
+    for name, precision in (("first", "int3"), ("second", "int2")):
+        linear(graph, x, WEIGHT, None, name, Storage(precision, 64))
+        graph.output(name, FLOAT, ["n", N])
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "kept.onnx")
+    ort.InferenceSession(graph.model().SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert [node.op_type for node in onnx.load(tmp_path / "kept.onnx").graph.node] == ["MatMulNBits"] * 2
 
 
 @pytest.mark.parametrize(("precision", "least"), [("nf4", 0.99), ("bf16", 0.9999)])

@@ -1,4 +1,4 @@
-"""Blocks of 4 or 8 bits along K that share a scale, packed as the operators want them."""
+"""Blocks of 2, 3, 4 or 8 bits along K that share a scale, packed as the operators want them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +22,8 @@ class Packed(NamedTuple):
     """A matrix (K, N) as MatMulNBits wants it."""
 
     codes: NDArray[np.uint8]
-    """(N, K/block, bytes of a block); a last short block is padded."""
+    """(N, K/block, bytes of a block), codes below 4 bits as those of 4 that mean the same; a last short block is
+    padded."""
     scales: Array
     """(N, K/block)"""
     zeros: NDArray[np.uint8] | None
@@ -30,30 +31,33 @@ class Packed(NamedTuple):
 
 
 def quantise_blocks(weight: Array, block_size: int, how: Rounder | None = None, bits: int = 4) -> Packed:
-    """Round weight (K, N) to 4 or 8 bits.
+    """Round weight (K, N) to 2, 3, 4 or 8 bits.
 
-    Symmetric methods map the value of largest magnitude in a block to -8 (-128) and keep the zero point in the middle,
-    as onnxruntime's own quantiser does; of a few shrunken scales the one with the least error is kept.
+    Symmetric methods map the value of largest magnitude in a block to the lowest code, -8 of 4 bits, and keep the zero
+    point in the middle, as onnxruntime's own quantiser does; of a few shrunken scales the one with the least error is
+    kept.
     """
     k, n = weight.shape
     blocks = -(-k // block_size)
-    codes = np.empty((n, blocks, block_size * bits // 8), np.uint8)
+    stored = max(bits, 4)
+    codes = np.empty((n, blocks, block_size * stored // 8), np.uint8)
     scales = np.empty((n, blocks), np.float32)
-    zeros = np.empty((n, -(-blocks * bits // 8)), np.uint8) if how is not None and how.method == "hqq" else None
+    zeros = np.empty((n, -(-blocks * stored // 8)), np.uint8) if how is not None and how.method == "hqq" else None
     fit, least = _fitter(weight, block_size, how or Rounder(), bits)
 
     def work(a: int, b: int) -> None:
         found, scale, zero = fit(weight[:, a:b])
-        middle = np.float32(2 ** (bits - 1))
+        middle = np.float32(2 ** (stored - 1))
+        lift = np.float32(2 ** (stored - 1) - 2 ** (bits - 1))
         whole = np.full((blocks * block_size, b - a), 0 if zero is None else np.nan, np.float32)
         whole[:k] = found
         if zero is not None:
             whole[k:] = zero[-1]
-        shifted = whole + middle if zero is None else whole
-        codes[a:b] = _nibbles(shifted.astype(np.uint8).T.reshape(b - a, blocks, block_size), bits)
+        shifted = whole + (middle if zero is None else lift)
+        codes[a:b] = _nibbles(shifted.astype(np.uint8).T.reshape(b - a, blocks, block_size), stored)
         scales[a:b] = scale.T
         if zero is not None and zeros is not None:
-            zeros[a:b] = _nibbles(zero.T.astype(np.uint8), bits)
+            zeros[a:b] = _nibbles((zero + lift).T.astype(np.uint8), stored)
 
     in_slices(work, n, k, least)
     return Packed(codes, scales, zeros)
@@ -84,6 +88,7 @@ def quantise_grid(weight: Array, block_size: int, how: Rounder | None = None) ->
 def unpacked(packed: Packed, rows: int, bits: int = 4) -> Array:
     """The matrix (rows, N) float32 that MatMulNBits multiplies with."""
     n, blocks, _ = packed.codes.shape
+    bits = max(bits, 4)
     codes = _halves(packed.codes, bits).astype(np.float32)
     zeros: Array | np.float32 = np.float32(2 ** (bits - 1))
     if packed.zeros is not None:

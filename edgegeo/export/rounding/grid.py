@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 SHRINKS = np.arange(1.0, 0.74, -0.02, dtype=np.float32)
-"""A block tries its full range and these shares of it."""
+FEW_SHRINKS = np.arange(1.0, 0.49, -0.025, dtype=np.float32)
+"""A block tries its full range and these shares of it: at 4 bits and more; at fewer, whose best range is shorter."""
 
 
 def as_blocks(part: Array, block_size: int) -> Array:
@@ -33,7 +34,7 @@ def fit_scales(cells: Array, bits: int = 4, positive: bool = False, weight: Arra
     scale = np.ones_like(peak)
     best = np.full_like(peak, np.inf)
     work, trial = np.empty_like(cells), np.empty_like(peak)
-    for shrink in SHRINKS:
+    for shrink in SHRINKS if bits >= 4 else FEW_SHRINKS:
         np.copyto(trial, np.where(peak == 0, np.float32(1.0), peak * shrink / least))
         round_to(cells, trial, bits, work)
         np.multiply(work, trial, out=work)
