@@ -27,7 +27,7 @@ def prepare(image: Image.Image, spec: ImageSpec) -> Picture:
     size, resample = spec.size, Image.Resampling(spec.resample)
     resized = image.resize((width, height), resample)
     rows, columns = (0, 0) if spec.max_tiles == 1 else _grid(width, height, size)
-    if rows:
+    if rows and resized.size != (columns * size, rows * size):  # else Pillow would copy it
         resized = resized.resize((columns * size, rows * size), resample)
     out = np.empty((rows * columns + 1, 3, size, size), np.float32)
     for index in range(rows * columns):
