@@ -134,6 +134,13 @@ def order_steps(groups: Sequence[Group], effects: Sequence[Effect]) -> tuple[Ste
     return tuple(sorted(steps, key=lambda step: -step.gain / max(step.bytes, 1)))
 
 
+def halved_after(steps: Sequence[Step], count: int) -> int:
+    """The fewest steps, more than `count`, that leave at most half of the error which `count` leave."""
+    rest = np.cumsum([step.gain for step in reversed(steps)])[::-1]
+    allowed = rest[count] / 2 if count < len(steps) else 0.0
+    return next((more for more in range(count + 1, len(steps)) if rest[more] <= allowed), len(steps))
+
+
 def mix_after(steps: Sequence[Step], count: int) -> dict[str, str]:
     """Matrix -> precision after the first `count` steps; matrices that no step raised are left out."""
     return {layer: step.precision for step in steps[:count] for layer in step.group.layers}

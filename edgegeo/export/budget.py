@@ -4,7 +4,7 @@
 2. Order: steps to finer precisions, most error removed a byte first.
 3. Search: the task itself is scored, on validation places, for few of those mixes: bisection for the fewest steps.
 4. Confirmation: the mix found is scored on as many other validation places, because a minimum over several noisy
-   scores is lucky; while it fails there, more steps are taken. Test places are never looked at.
+   scores is lucky; while it fails there, steps are taken that halve the error. Test places are never looked at.
 
 Every score is compared with the fp32 graphs place by place (matched pairs, Agresti and Min 2005). Components of one
 kind are a base with other adapters, so that what is found for the judged one is done to its siblings too, and every
@@ -27,6 +27,7 @@ from edgegeo.calibration.sensitivity import (
     Step,
     effect,
     group_matrices,
+    halved_after,
     measure_effects,
     mix_after,
     order_steps,
@@ -52,7 +53,7 @@ __all__ = ["Budget", "Change", "Found", "Search", "Trial", "open_search"]
 
 WORST_PLACES = 500
 """Places that the groups with the largest errors are scored on, each alone."""
-CONFIRMATIONS = 4
+CONFIRMATIONS = 6
 LEAST_SCORE = 0.05
 """A model that finds less than this with fp32 graphs loses nothing that could be measured."""
 TIMING_SECONDS = 20.0
@@ -194,7 +195,7 @@ class Search:
             missed.append(tried)
             if count == len(steps):
                 break
-            count = len(steps) if left == 1 else count + max(1, (len(steps) - count) // 3)
+            count = len(steps) if left == 1 else halved_after(steps, count)
             if count not in trials:
                 trials[count] = self._trial(steps, count, "search")
         raise VerificationError(self._miss(missed))

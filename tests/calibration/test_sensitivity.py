@@ -8,8 +8,10 @@ import pytest
 from edgegeo.calibration.sensitivity import (
     Effect,
     Group,
+    Step,
     effect,
     group_matrices,
+    halved_after,
     measure_effects,
     mix_after,
     order_steps,
@@ -18,6 +20,13 @@ from edgegeo.calibration.sensitivity import (
 
 def sizes(*names: str) -> dict[str, dict[str, int]]:
     return {name: {"int4": 50, "int8": 100, "fp16": 200} for name in names}
+
+
+def test_half_of_the_error_is_left_after_so_many_steps() -> None:
+    group = Group("a", ("c.a",), {"int4": 1, "fp16": 4})
+    steps = [Step(group, "fp16", gain, 1) for gain in (8.0, 4.0, 2.0, 1.0, 1.0)]
+    assert [halved_after(steps, count) for count in range(6)] == [1, 2, 3, 4, 5, 5]
+    assert halved_after(steps[1:], 0) == 1
 
 
 def test_effect_is_noise_over_signal_and_cosine() -> None:
