@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Remakes the packaged checkpoint edgegeo/pocket from seeds: every place, weight and batch follows from them.
 # Usage: export/pocket/remake.sh [FOLDER]     (default: ./pocket; needs edgegeo[train])
-# About an hour on two cores with bf16 instructions. Another processor or torch rounds differently: the scores come out
+# About two and a half hours on two cores with bf16 instructions. Another processor or torch rounds differently: the scores come out
 # alike, the bytes don't.
 # A rehearsal in minutes: PLACES=200 VALIDATION=40 TEST=50 STEPS=3 export/pocket/remake.sh /tmp/pocket
 set -euo pipefail
@@ -17,10 +17,12 @@ mkdir -p "$out"
 cp "$work"/base/*.json "$work"/base/*.jinja "$work"/base/model.safetensors "$out/"
 
 adapt=("${train[@]}" --checkpoint "$out" --seed 1234 --batch 128)
-lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora
+lora=$out/adapters/retriever-lora slq=$out/adapters/retriever-slq gps=$out/adapters/gps-lora yes_no=$out/adapters/reranker-lora
 edgegeo train retriever --method lora -o "$lora" "${adapt[@]}" $(steps 200) --set schedule.validate_every=50
 edgegeo train retriever --method slq -o "$slq" "${adapt[@]}" $(steps 300) --set schedule.validate_every=75
 edgegeo train gps -o "$gps" "${adapt[@]}" $(steps 250) --recipe "$here/../train/answers.gps.pocket.toml"
+edgegeo train reranker -o "$yes_no" "${train[@]}" --checkpoint "$out" ${STEPS:+--steps "$STEPS"} --set "retriever=$lora" \
+  --recipe "$here/../train/near-misses.reranker.pocket.toml"
 mv "$out"/adapters/*.run "$work/"
 
 # Test places are looked at here for the first time.

@@ -27,7 +27,7 @@ from edgegeo.train.settings import RetrieverSettings
 from edgegeo.train.sources import PlanetSource
 from edgegeo.train.talk import Talk
 
-CHOICE = {"embed": "retriever-lora", "rerank": None, "generate": "gps-lora"}
+CHOICE = {"embed": "retriever-lora", "rerank": "reranker-lora", "generate": "gps-lora"}
 """The adapters that the packaged model uses."""
 
 
@@ -52,15 +52,16 @@ def main(folder: Path, cache: Path, n: int) -> None:
 def _scores(checkpoint: Checkpoint, places: PlanetPlaces, n: int) -> dict[str, dict[str, float]]:
     source, adapters = PlanetSource(places, checkpoint.image, checkpoint.settings.planet_seed or 0), ADAPTERS
     base = _learner(checkpoint, checkpoint.model)
-    lora, gps = (_learner(checkpoint, merge_adapter(checkpoint, checkpoint.path / adapters / name).model)
-                 for name in (CHOICE["embed"], CHOICE["generate"]))  # fmt: skip
+    lora, judge, gps = (_learner(checkpoint, merge_adapter(checkpoint, checkpoint.path / adapters / name).model)
+                        for name in (CHOICE["embed"], CHOICE["rerank"], CHOICE["generate"]))  # fmt: skip
     queries = torch.from_numpy(load_queries(checkpoint.path / adapters / "retriever-slq"))
     return {
         "base": _retrieval(base, source) | _positions(base, source, n),
         "retriever-lora": _retrieval(lora, source),
         "retriever-slq": _retrieval(base, source, queries),
         "gps-lora": _positions(gps, source, n),
-        "pairs": _pairs(base, places, n),
+        "base, pairs": _pairs(base, places, n),
+        "reranker-lora, pairs": _pairs(judge, places, n),
     }
 
 
@@ -140,14 +141,16 @@ def _card(scores: dict[str, Any]) -> str:
     rows = [f"| {name} | {percent(test[name], *recalls)} |" for name in ("retriever-lora", "retriever-slq", "base")]
     judged = {name: test[name] for name in ("gps-lora", "base")} | guess
     gps = [f"| {name} | {percent(row, *shares)} | {median(row)} |" for name, row in judged.items()]
-    pairs = test["pairs"]
+    answered = [
+        f"| {name} | {percent(test[f'{name}, pairs'], 'text_tile_right', 'photo_tile_right')} |"
+        for name in ("reranker-lora", "base")
+    ]
     card = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
     filled = {
         "{retrieval}": "\n".join(rows), "{gps}": "\n".join(gps), "{places}": f"{scores['places']:,}",
         "{parameters}": f"{scores['parameters'] / 1e6:.1f} million",
         "{bytes}": f"{sum(scores['weights'].values()) / 1e6:.1f} MB",
-        "{photo_pairs}": f"{100 * pairs['photo_tile_right']:.1f} %",
-        "{text_pairs}": f"{100 * pairs['text_tile_right']:.1f} %",
+        "{pairs}": "\n".join(answered),
     }  # fmt: skip
     for slot, value in filled.items():
         card = card.replace(slot, value)
