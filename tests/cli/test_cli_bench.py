@@ -61,7 +61,7 @@ def test_missing_bundles_and_no_export_extra(cli: Any, home: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("--precision", "int3"), "--precision"),
+        (("--precision", "int9"), "--precision"),
         (("--batch", "one"), "--batch"),
         (("--batch", "0"), "batch"),
         (("--threads", "0"), "threads"),
