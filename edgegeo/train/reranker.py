@@ -22,30 +22,11 @@ from edgegeo.models.checkpoint import Checkpoint
 from edgegeo.models.prompts import word_ids
 from edgegeo.progress import Progress, silent
 from edgegeo.train import validate
-from edgegeo.train.adapting import (
-    DTYPES,
-    Learner,
-    attach_lora,
-    open_learner,
-    reads_any_type,
-    save_lora,
-    settle,
-    weights_hash,
-)
+from edgegeo.train.adapting import DTYPES, Learner, attach_lora, reads_any_type, settle
 from edgegeo.train.masters import Masters
 from edgegeo.train.parallel import World
 from edgegeo.train.retriever import Retriever
-from edgegeo.train.running import (
-    AdapterReport,
-    Job,
-    adapt,
-    finite,
-    identity,
-    passed,
-    run_folder,
-    step_seed,
-    steps_of,
-)
+from edgegeo.train.running import AdapterReport, finite, open_run, passed, run_adapter, step_seed, steps_of
 from edgegeo.train.seen import look_once
 from edgegeo.train.sequences import Row, Writer, distinct
 from edgegeo.train.settings import RerankerSettings, RetrieverSettings
@@ -116,10 +97,8 @@ def _read_whole(learner: Learner, queries: Sequence[Sequence[Row]]) -> Tensor:
 def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> AdapterReport:
     """Train a re-ranking adapter and write its folder; the base is never changed."""
     _check(settings)
-    world = World()
-    folder = run_folder(settings.out, settings.schedule.resume)
-    learner = open_learner(settings.checkpoint, settings.schedule, settings.memory, world)
-    told = progress if world.first else silent
+    opened = open_run(settings, progress)
+    world, learner, told = opened.world, opened.learner, opened.told
     train, held = world.in_turn(lambda: open_pairs(settings.data, learner.checkpoint.image, told))
     chosen, seed = settings.retriever or learner.checkpoint.adapter("embed"), settings.schedule.seed
     first_stage = open_retriever(learner.checkpoint, chosen, settings.memory.dtype)
@@ -136,21 +115,12 @@ def train_reranker(settings: RerankerSettings, progress: Progress = silent) -> A
     settle(learner, settings.memory)
     train = look_once(train, learner, near.rows, settings.pictures_mb, told)
     held = look_once(held, learner, asked.rows, settings.pictures_mb, told)
-    steps = steps_of(settings.schedule, len(near.index))
-    job = Job(
+    return run_adapter(
+        opened, train, held, masters, settings.lr, steps_of(settings.schedule, len(near.index)),
         step=Steps(settings, train, near, judge, [p for _, p in learned]),
         validate=lambda: told_apart(judge, held, asked, settings.temperature),
         goal=goal,
-        masters=masters,
-        lr=settings.lr,
-        facts=identity(settings, steps)
-        | {"train": train.fingerprint, "validation": held.fingerprint, "base": weights_hash(learner.checkpoint)},
-    )
-
-    def save() -> None:
-        save_lora(learner.adapted, masters.weights(), settings.out)
-
-    return adapt(job, settings.out, folder, settings.schedule, steps, world, told, save, train.refused)
+    )  # fmt: skip
 
 
 class Steps:

@@ -146,23 +146,12 @@ def run_adapter(
     def save_learned() -> None:
         save_lora(learner.adapted, masters.weights(), settings.out)
 
-    return adapt(
-        job, settings.out, opened.folder, settings.schedule, steps, world, opened.told, save or save_learned,
-        train.refused,
-    )  # fmt: skip
-
-
-def adapt(
-    job: Job, out: Path, folder: Path, schedule: Schedule, steps: int, world: World, progress: Progress,
-    save: Callable[[], None], refused: dict[str, int],
-) -> AdapterReport:  # fmt: skip
-    """Run a job in its `folder`; then the first process lets `save` write the adapter's kept weights into `out`."""
-    reached = run(job, schedule, steps, folder, world, progress)
+    reached = run(job, settings.schedule, steps, opened.folder, world, opened.told)
     if world.first:
-        with writing(out):
-            save()
+        with writing(settings.out):
+            (save or save_learned)()
     world.close()
-    return AdapterReport(str(out), trainable=job.masters.count, refused=refused, **reached)
+    return AdapterReport(str(settings.out), trainable=masters.count, refused=train.refused, **reached)
 
 
 @contextmanager
