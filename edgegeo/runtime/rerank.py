@@ -125,8 +125,8 @@ class Reranker:
         """Margins (N,) of candidates that are texts; InputError for one that is empty or too long.
 
         A picture that asks is read behind each text: the pair that was trained, turned round. A text that asks is read
-        before the text, in the picture's place, which no training showed. On 60 places of the planet, one right text
-        in ten, AUC 0.963 (photo), 0.996 (tile) and 0.990 (text); a text behind a picture reaches 0.846 and 0.949.
+        before the text, in the picture's place, which no training showed. Of the packaged model's texts for 60 places, one
+        in ten right: AUC 0.94 (photo), 0.998 (tile) and 0.998 (text).
         """
         if not isinstance(query, str):
             return np.array([self.ask(text).margins([query])[0] for text in texts], np.float64)
