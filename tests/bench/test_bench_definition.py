@@ -96,7 +96,7 @@ def test_the_key_names_all_that_matters(bundle: Bundle, tmp_path: Path) -> None:
         ("[measure]\ntimeout_s = inf", "timeout_s must be between 1 and"),
         ("[measure]\nwarmup = 99999999999999999999", "warmup must be between 0 and"),
         ("[measure]\nspeed = 1", "unknown key 'speed'"),
-        ("[models]\nprecision = ['int3']", "unknown precision 'int3'"),
+        ("[models]\nprecision = ['int9']", "unknown precision 'int9'"),
         ("[models]\nbundles = ['a']\nimage_size = [64]", "leave them out with bundles"),
         ("[models]\nprecision = []", "nothing to measure"),
         ("cells = 3", "must be a table"),

@@ -56,7 +56,7 @@ def test_nothing_tracked_is_large_or_names_this_machine() -> None:
 
 
 def test_packaged_checkpoint_is_small() -> None:
-    assert sum(p.stat().st_size for p in (ROOT / "edgegeo/pocket").rglob("*") if p.is_file()) < 15_000_000
+    assert sum(p.stat().st_size for p in (ROOT / "edgegeo/pocket").rglob("*") if p.is_file()) < 16_000_000
 
 
 def test_version_is_in_the_changelog() -> None:
